@@ -1,0 +1,1 @@
+"""Metrics: pure functions from what was measured to named quantities."""
