@@ -71,10 +71,11 @@ class DatasetSpec:
     inputs: Mapping[str, str] = field(default_factory=dict)
     preprocess: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     count: int | None = None  # use only the first `count` samples; for generated data, how many
-    generate: str | None = None  # "normal" or "uniform"
+    generate: str | None = None  # "normal", "uniform" or "integers"
     seed: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # per sample, for free dimensions
     inputs_sha256: Mapping[str, str] = field(default_factory=dict)  # format -> digest of pre-processed tensors
+    high: int = 2  # generated integer inputs (token ids) lie in 0 to high - 1
 
 
 @dataclass(frozen=True)

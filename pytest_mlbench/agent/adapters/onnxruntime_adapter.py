@@ -1,0 +1,188 @@
+"""The adapter of ONNX Runtime: a session with its inputs and outputs bound once, on the CPU provider."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..api import Node, Placement, TensorSpec
+from .binding import check_inputs, precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+NAME = "onnxruntime"
+
+_LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "layout": "ORT_ENABLE_LAYOUT",
+    "all": "ORT_ENABLE_ALL",
+}
+_MODES = {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"}
+# ONNX's own words for types, in `NodeArg.type` and in profiles, where numpy's name differs.
+_DTYPES = {"float": "float32", "double": "float64", "string": "object"}
+
+# Kernels that multiply integers whatever the types of their outer tensors are.
+_INTEGER = {
+    "ConvInteger", "QLinearConv", "QLinearConvTranspose", "MatMulInteger", "MatMulIntegerToFloat",
+    "QLinearMatMul", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QGemm", "QAttention",
+}  # fmt: skip
+# Kernels whose arithmetic the profile does not show: weights are packed narrower than the activations.
+_PACKED = {"MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized", "QMoE"}
+_COMPUTE = _INTEGER | _PACKED - {"GatherBlockQuantized"} | {
+    "Conv", "FusedConv", "NhwcConv", "NhwcFusedConv", "ConvTranspose", "DeformConv", "Gemm", "FusedGemm",
+    "GemmFloat8", "MatMul", "FusedMatMul", "FusedMatMulActivation", "TransposeMatMul", "Einsum", "LSTM",
+    "GRU", "RNN", "Attention", "MultiHeadAttention", "GroupQueryAttention", "DecoderMaskedMultiHeadAttention",
+    "MoE",
+}  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Name the installed ONNX Runtime."""
+    import onnxruntime
+
+    return {"onnxruntime": str(onnxruntime.__version__)}
+
+
+def load(path: str, options: Mapping[str, Any]) -> OnnxruntimeSession:
+    """Load an ONNX file; `options` are those of pytest_mlbench.frameworks.onnxruntime."""
+    return OnnxruntimeSession(path, dict(options))
+
+
+class OnnxruntimeSession:
+    """One ONNX model in ONNX Runtime; see agent/api.py.
+
+    Outputs are bound without a buffer: ONNX Runtime allocates them in the first call and writes into the same
+    memory in each call after it, so nothing is allocated in the timed region.
+    """
+
+    def __init__(self, path: str, options: dict[str, Any]) -> None:
+        self._path = path
+        self._options = options
+        self._session = _open(path, options)
+        arguments, results = self._session.get_inputs(), self._session.get_outputs()
+        self.inputs = [_spec(argument) for argument in arguments]
+        self.outputs = [_spec(result) for result in results]
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._bound: dict[str, np.ndarray[Any, Any]] = {}
+        named = {size for argument in arguments for size in argument.shape if isinstance(size, str)}
+        # A shape that depends on data, such as the number of boxes found, may change with any new input.
+        self._shapes_vary = any(
+            not isinstance(size, int) and size not in named for result in results for size in result.shape
+        )
+        self._binding = self._session.io_binding()
+        self._bind_outputs()
+        # The framework's own call, with no frame of ours around it: this is what is timed.
+        self.invoke: Callable[[], None] = functools.partial(self._session.run_with_iobinding, self._binding)
+
+    def bind(self, inputs: dict[str, np.ndarray[Any, Any]]) -> None:
+        """Bind the arrays where they lie; nothing is copied."""
+        shapes = {name: array.shape for name, array in inputs.items()}
+        if shapes != self._shapes:
+            check_inputs(self.inputs, inputs)
+        for name, array in inputs.items():
+            self._binding.bind_cpu_input(name, array)
+        if self._shapes_vary or shapes != self._shapes:
+            self._bind_outputs()
+        self._shapes = shapes
+        self._bound = inputs
+
+    def _bind_outputs(self) -> None:
+        """Let the next call allocate the outputs: those of an earlier call keep that call's shape."""
+        self._binding.clear_binding_outputs()
+        for spec in self.outputs:
+            self._binding.bind_output(spec.name, "cpu")
+
+    def fetch(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Copy the outputs of the last call."""
+        arrays = self._binding.copy_outputs_to_cpu()
+        return {spec.name: array for spec, array in zip(self.outputs, arrays)}  # noqa: B905  Python 3.9
+
+    def placement(self) -> Placement:
+        """Profile one run of a second session that has the same options and the last bound inputs."""
+        source = "onnxruntime profiler"
+        if not self._bound:
+            return Placement(source, reason="no input was bound, so the profiler had nothing to run")
+        with tempfile.TemporaryDirectory(prefix="mlbench-ort-") as folder:
+            profiled = _open(self._path, self._options, profile=str(Path(folder) / "profile"))
+            profiled.run(None, self._bound)
+            events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
+        nodes = _nodes(events)
+        reason = "" if nodes else "the profile lists no kernel"
+        return Placement(source, nodes, reason, {"graph_level": self._options.get("graph_level", "all")})
+
+    def close(self) -> None:
+        """Free the session; a call after it fails."""
+        self.invoke = _closed
+        self._bound = {}
+        self._binding = self._session = None
+
+
+def _closed() -> None:
+    raise RuntimeError("this onnxruntime session is closed")
+
+
+def _open(path: str, options: Mapping[str, Any], profile: str = "") -> Any:  # noqa: ANN401  no types upstream
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    mode = _MODES[options.get("execution_mode", "sequential")]
+    threads = int(options.get("threads", 1))
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = threads if mode == "ORT_PARALLEL" else 1
+    settings.execution_mode = getattr(onnxruntime.ExecutionMode, mode)
+    level = _LEVELS[options.get("graph_level", "all")]
+    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    spinning = "1" if options.get("spinning", True) else "0"
+    settings.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    settings.add_session_config_entry("session.inter_op.allow_spinning", spinning)
+    if profile:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = profile
+    return onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+
+
+def _spec(argument: Any) -> TensorSpec:  # noqa: ANN401  no types upstream
+    # "tensor(float)"; a sequence or map keeps its own word, which no dtype matches.
+    kind = argument.type[7:-1] if argument.type.startswith("tensor(") else argument.type
+    shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
+    return TensorSpec(argument.name, _DTYPES.get(kind, kind), shape)
+
+
+def _nodes(events: list[dict[str, Any]]) -> tuple[Node, ...]:
+    """Read the kernels of a profile; a kernel inside a loop counts once, however often it ran."""
+    nodes: dict[tuple[str, str, str], Node] = {}
+    for event in events:
+        name = event.get("name", "")
+        if event.get("cat") != "Node" or not name.endswith("_kernel_time"):
+            continue
+        arguments = event["args"]
+        op = arguments["op_name"]
+        name = name[: -len("_kernel_time")]
+        where = arguments["provider"].replace("ExecutionProvider", "").lower()
+        key = (name, op, arguments.get("node_index", ""))
+        nodes[key] = Node(name, op, where, _kernel_precision(op, arguments), op in _COMPUTE)
+    return tuple(nodes.values())
+
+
+def _kernel_precision(op: str, arguments: Mapping[str, Any]) -> str:
+    """Take the type of a kernel's first tensor, which holds what it computes with, or the kernel's own.
+
+    A QDQ model that was not fused shows DequantizeLinear and then a Conv over float: fp32, as it ran.
+    """
+    if op in _INTEGER:
+        return "int8"
+    if op in _PACKED:
+        return "unknown"
+    types = arguments.get("input_type_shape") or arguments.get("output_type_shape")
+    if not types:
+        return "unknown"
+    kind = str(next(iter(types[0]), ""))
+    return precision(_DTYPES.get(kind, kind))

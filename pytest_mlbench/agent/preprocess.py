@@ -1,0 +1,160 @@
+"""Turn raw samples into what a model takes: declared steps, a user's function, quantisation.
+
+A batch is a dict of arrays whose first dimension is the samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from typing import Any, Callable, Dict, List, Mapping, Sequence
+
+import numpy as np
+
+from .api import TensorSpec
+
+Batch = Dict[str, "np.ndarray[Any, Any]"]
+Function = Callable[[Batch], Batch]
+
+
+def apply_steps(array: np.ndarray[Any, Any], steps: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, Any]:
+    """Apply the declared steps, in order, to an array of shape (samples, ...); arithmetic is in float32."""
+    for step in steps:
+        ((name, value),) = step.items()
+        array = STEPS[name](array, value)
+    return array
+
+
+def _scale(array: np.ndarray[Any, Any], factor: float) -> np.ndarray[Any, Any]:
+    return array.astype(np.float32) * np.float32(factor)
+
+
+def _offset(array: np.ndarray[Any, Any], amount: float) -> np.ndarray[Any, Any]:
+    return array.astype(np.float32) + np.float32(amount)
+
+
+def _normalize(array: np.ndarray[Any, Any], value: Mapping[str, Sequence[float]]) -> np.ndarray[Any, Any]:
+    """Subtract `mean` and divide by `std`; lists match the last axis or, failing that, the first of a sample."""
+    mean, std = (np.asarray(value[key], dtype=np.float32) for key in ("mean", "std"))
+    if mean.size > 1 and array.shape[-1] != mean.size:
+        channels_first = (-1,) + (1,) * (array.ndim - 2)
+        mean, std = mean.reshape(channels_first), std.reshape(channels_first)
+    return (array.astype(np.float32) - mean) / std
+
+
+def _reshape(array: np.ndarray[Any, Any], shape: Sequence[int]) -> np.ndarray[Any, Any]:
+    return array.reshape((array.shape[0], *shape))
+
+
+def _transpose(array: np.ndarray[Any, Any], axes: Sequence[int]) -> np.ndarray[Any, Any]:
+    """Permute the axes of a sample, which are numbered from 0."""
+    return array.transpose((0, *(axis + 1 for axis in axes)))
+
+
+def _cast(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+    return array.astype(np.dtype(dtype))
+
+
+def _clip(array: np.ndarray[Any, Any], bounds: Sequence[float]) -> np.ndarray[Any, Any]:
+    return np.clip(array, bounds[0], bounds[1])
+
+
+STEPS: Dict[str, Callable[[np.ndarray[Any, Any], Any], np.ndarray[Any, Any]]] = {
+    "scale": _scale,
+    "offset": _offset,
+    "normalize": _normalize,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "cast": _cast,
+    "clip": _clip,
+}
+
+
+def load_function(reference: str, paths: Sequence[str]) -> tuple[Callable[..., Any], dict[str, str]]:
+    """Import `module:function` with `paths` first on the module path.
+
+    Returns the function and where it came from: {"file": ..., "sha256": ...}, kept in the record so that
+    a comparison can prove which source ran.
+    """
+    module_name, _, function_name = reference.partition(":")
+    sys.path[:0] = [path for path in paths if path not in sys.path]
+    module = importlib.import_module(module_name)
+    try:
+        function = getattr(module, function_name)
+    except AttributeError:
+        known = ", ".join(name for name in vars(module) if not name.startswith("_"))
+        raise AttributeError(f"{reference}: module {module_name} has no {function_name}; it has {known}") from None
+    file = getattr(module, "__file__", None) or ""
+    origin = {"reference": reference, "file": file, "sha256": ""}
+    if file:
+        with open(file, "rb") as stream:  # noqa: PTH123 - one read, on the target
+            origin["sha256"] = hashlib.sha256(stream.read()).hexdigest()
+    return function, origin
+
+
+def to_model(array: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """Return `array` in the dtype of the model's input, quantised when the input holds quantised values.
+
+    Raises TypeError when the values would not survive the conversion.
+    """
+    dtype = np.dtype(spec.dtype)
+    if spec.scale is not None and np.issubdtype(array.dtype, np.floating):
+        limits = np.iinfo(dtype)
+        stored = np.rint(array / np.float32(spec.scale)) + spec.zero_point
+        return np.ascontiguousarray(np.clip(stored, limits.min, limits.max).astype(dtype))
+    if array.dtype == dtype:
+        return np.ascontiguousarray(array)
+    if np.issubdtype(dtype, np.floating) and array.dtype.kind in "fiu":
+        return np.ascontiguousarray(array.astype(dtype))
+    if dtype.kind in "iu" and array.dtype.kind in "iu" and np.array_equal(array.astype(dtype), array):
+        return np.ascontiguousarray(array.astype(dtype))
+    raise TypeError(f"model input {spec.name!r} takes {spec.dtype}, the prepared samples are {array.dtype}")
+
+
+def from_model(array: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """Return an output as real numbers: dequantised when its tensor holds quantised values."""
+    if spec.scale is None:
+        return array
+    return (array.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
+
+
+def digest(batch: Batch) -> str:
+    """Return the SHA-256 of prepared tensors: names, dtypes, shapes and bytes, in name order."""
+    total = hashlib.sha256()
+    for name in sorted(batch):
+        array = np.ascontiguousarray(batch[name])
+        total.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def generate(
+    specs: List[TensorSpec], kind: str, count: int, seed: int, shapes: Mapping[str, Sequence[int]], high: int = 2
+) -> Batch:
+    """Return `count` seeded random samples for every input; integer inputs get whole numbers in [0, high)."""
+    random = np.random.default_rng(seed)
+    made: Batch = {}
+    for spec in specs:
+        shape = tuple(shapes[spec.name]) if spec.name in shapes else sample_shape(spec)
+        if -1 in shape:
+            raise ValueError(
+                f"model input {spec.name!r} has free dimensions {list(spec.shape)}: "
+                f"give the data set `shapes = {{ {spec.name} = [...] }}` (one sample, without the batch)"
+            )
+        full = (count, *shape)
+        dtype = np.dtype(spec.dtype)
+        if dtype.kind in "iub" and spec.scale is None:
+            made[spec.name] = random.integers(0, high, full).astype(dtype)
+        elif kind == "uniform":
+            made[spec.name] = random.random(full, dtype=np.float32)
+        else:
+            made[spec.name] = random.standard_normal(full, dtype=np.float32)
+    return made
+
+
+def sample_shape(spec: TensorSpec) -> tuple[int, ...]:
+    """Return the shape of one sample: the input's shape without its batch dimension (the first, free or 1)."""
+    if spec.shape and spec.shape[0] in (-1, 1):
+        return spec.shape[1:]
+    return spec.shape

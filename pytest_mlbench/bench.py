@@ -1,0 +1,188 @@
+"""The object behind the fixture `mlbench`: run one case, judge it, and draft its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pytest_mlbench import lease, references, registry
+from pytest_mlbench.devices.api import Device
+from pytest_mlbench.errors import MlbenchError, RunFileError, StageError, Unavailable
+from pytest_mlbench.execute import Executed, Executor, variant
+from pytest_mlbench.judge import judge
+from pytest_mlbench.matrix import Case
+from pytest_mlbench.record import CheckResult, Metric, Outcome, Record
+from pytest_mlbench.stores.runfile import encode_samples
+
+if TYPE_CHECKING:
+    from pytest_mlbench.session import MlbenchSession
+
+_WORST_FIRST: tuple[Outcome, ...] = ("invalid", "fail", "insufficient")
+
+
+class Bench:
+    """One case bound to its device. `run()` may be called once."""
+
+    KEY: ClassVar[pytest.StashKey[Bench]] = pytest.StashKey()
+
+    def __init__(self, session: MlbenchSession, case: Case, device: Device, model: Path | None) -> None:
+        self.case = case
+        self.device = device
+        self.record: Record | None = None
+        self.resumed = False
+        self._session = session
+        self._model = model
+        self._started = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        self._begin = perf_counter()
+        self._outputs: Mapping[str, npt.NDArray[Any]] | None = None
+
+    @property
+    def outputs(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the outputs of the accuracy pass: name -> (samples, ...), dequantised."""
+        if self._outputs is None:
+            raise MlbenchError("mlbench.outputs is there after mlbench.run()")
+        return self._outputs
+
+    def run(self, *, reference: Mapping[str, npt.NDArray[Any]] | None = None) -> Record:
+        """Measure the case, hold the suite's expectations, and return its record for further assertions.
+
+        `reference` gives outputs to compare with, in place of the suite's. The test fails at the first call
+        when an expectation does not hold, is skipped when the framework is not installed, and names the
+        stage when one fails.
+        """
+        if self.record is not None:
+            raise MlbenchError("mlbench.run() was called twice; one test is one measurement")
+        try:
+            self.record = self._measured(reference)
+        except Unavailable as error:
+            self.record = self._draft("skip", str(error))
+            pytest.skip(str(error))
+        except StageError as error:
+            self.record = self._draft("error", str(error), stage=error.stage)
+            detail = f"\n{error.detail.strip()}" if error.detail.strip() else ""
+            pytest.fail(f"error({error.stage}): {self.case.id}: {error.message}{detail}", pytrace=False)
+        except RunFileError:
+            raise
+        except MlbenchError as error:
+            self.record = self._draft("error", str(error), stage="suite")
+            pytest.fail(f"error(suite): {self.case.id}: {error}", pytrace=False)
+        if self.record.outcome != "pass":
+            pytest.fail(f"{self.record.outcome}: {self.case.id}: {self.record.reason}", pytrace=False)
+        return self.record
+
+    # --- parts -----------------------------------------------------------------------------------------
+
+    def _executor(self, case: Case) -> Executor:
+        python = case.framework.python or self._session.options.pythons.get(case.framework.name)
+        case = replace(case, framework=replace(case.framework, python=python))
+        framework = self._session.registry.frameworks[case.framework.name]
+        model = self._model if case.model is self.case.model and case.framework.name == self.case.framework.name else None
+        progress = self._session.progress
+        return Executor(
+            case,
+            framework,
+            self.device,
+            self._session.registry,
+            lambda stage, share: progress.update(self.case.id, stage, share),
+            model,
+        )
+
+    def _measured(self, reference: Mapping[str, npt.NDArray[Any]] | None) -> Record:
+        executor = self._executor(self.case)
+        timeout_s = self._session.options.lease_timeout_s
+        with lease.hold(self.device.resources, timeout_s=timeout_s, waiting=self._session.progress.say):
+            identity = executor.identity()
+            resumed = self._session.resumed(self.case.id, identity)
+            if resumed is not None:
+                self.resumed = True
+                return resumed
+            executed = executor.run()
+            self._outputs = executed.measurement.outputs
+            metrics = self._metrics(executed)
+            checks = judge(
+                self.case,
+                executed,
+                metrics,
+                lambda: reference if reference is not None else self._reference(),
+                lambda precision: self._executor(variant(self.case, None, precision)).outputs(),
+            )
+        return self._judged(executed, metrics, checks, identity)
+
+    def _reference(self) -> Mapping[str, npt.NDArray[Any]] | None:
+        wanted = self.case.benchmark.reference
+        if wanted is None:
+            return None
+        if wanted.file is not None:
+            return references.from_file(wanted.file, self.case.suite.path)
+        other = variant(self.case, wanted.framework, wanted.precision)
+        same = (other.framework.id, other.precision) == (self.case.framework.id, self.case.precision)
+        return None if same else self._executor(other).outputs()
+
+    def _metrics(self, executed: Executed) -> list[Metric]:
+        functions = self._session.registry.metrics()
+        folder = self.case.suite.path.parent
+        functions += [registry.function(reference, folder) for reference in self.case.benchmark.metrics]
+        found: dict[str, Metric] = {}
+        for function in functions:
+            for metric in function(executed.measurement):
+                if not isinstance(metric, Metric):
+                    raise MlbenchError(
+                        f"metric function {function.__module__}:{getattr(function, '__name__', function)} "
+                        f"gave {type(metric).__name__}, expected pytest_mlbench.record.Metric"
+                    )
+                found[metric.name] = metric
+        return list(found.values())
+
+    def _draft(self, outcome: Outcome, reason: str, *, stage: str = "") -> Record:
+        return Record(
+            case=self.case.id,
+            node="",
+            axes=dict(self.case.axes),
+            outcome=outcome,
+            reason=reason,
+            stage=stage,
+            started=self._started,
+            wall_s=perf_counter() - self._begin,
+        )
+
+    def _judged(
+        self, executed: Executed, metrics: list[Metric], checks: list[CheckResult], identity: str
+    ) -> Record:
+        bad = [check for check in checks if check.outcome != "pass"]
+        outcome: Outcome = next((word for word in _WORST_FIRST if any(c.outcome == word for c in bad)), "pass")
+        reason = "\n".join(f"{check.name}: {check.message}" for check in bad)
+        samples = executed.measurement.samples
+        kept: dict[str, Any] = {}
+        if samples is not None:
+            kept = {
+                "sample_ns": encode_samples(samples.sample_ns),
+                "block_starts": np.asarray(samples.block_starts).tolist(),
+                "calls": samples.calls,
+                "batch": samples.batch,
+                "clock_ns": samples.clock_ns,
+            }
+            if samples.single_ns is not samples.sample_ns and len(samples.single_ns):
+                kept["single_ns"] = encode_samples(samples.single_ns)
+        return replace(
+            self._draft(outcome, reason),
+            metrics=tuple(metrics),
+            checks=tuple(checks),
+            samples=kept,
+            scenario=dict(executed.scenario),
+            placement=dict(executed.placement),
+            stages_ns=dict(executed.measurement.stages_ns),
+            target=dict(executed.target),
+            hashes={**executed.hashes, "identity": identity},
+            environment=dict(executed.environment),
+            fingerprint=executed.fingerprint,
+        )
+
+

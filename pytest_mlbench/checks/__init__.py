@@ -1,0 +1,1 @@
+"""Checks: pure decisions on declared expectations. Nothing here measures or renders."""

@@ -1,0 +1,261 @@
+"""Start an agent on a device and talk to it: strict request and reply, each stage under a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import execnet
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mlbench import lease
+from pytest_mlbench.devices.api import Device
+from pytest_mlbench.errors import AgentLost, StageError, SuiteError, Unavailable
+from pytest_mlbench.frameworks.api import Framework
+
+START_DEADLINE_S = 60.0
+GRACE_S = 3.0  # how much longer than the agent's own deadline the host waits before it ends the agent
+CHUNK_BYTES = 4 << 20
+_AGENT_FOLDER = Path(__file__).parent / "agent"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model loaded by a framework on a device."""
+
+    inputs: tuple[Mapping[str, Any], ...]
+    outputs: tuple[Mapping[str, Any], ...]
+    versions: Mapping[str, str]
+    import_ns: int
+    load_ns: int
+    memory: Mapping[str, int]
+
+
+def agent_sources(framework: Framework | None = None) -> dict[str, str]:
+    """Return what travels to the target: module name -> source text."""
+    found = {"mlbench_agent": (_AGENT_FOLDER / "__init__.py").read_text(encoding="utf-8")}
+    for file in sorted(_AGENT_FOLDER.rglob("*.py")):
+        parts = file.relative_to(_AGENT_FOLDER).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if parts and parts != ("bootstrap",):
+            found[".".join(("mlbench_agent", *parts))] = file.read_text(encoding="utf-8")
+    for module in (framework.adapter, *framework.shipped) if framework else ():
+        if target_module(module) not in found:
+            found[target_module(module)] = _source_of(module)
+            found.setdefault("mlbench_adapters", "")
+    return found
+
+
+def target_module(module: str) -> str:
+    """Return the name a host's module has on the target: the agent's own package, or `mlbench_adapters.NAME`."""
+    own = "pytest_mlbench.agent."
+    if module.startswith(own):
+        return "mlbench_agent." + module[len(own) :]
+    return "mlbench_adapters." + module.rpartition(".")[2]
+
+
+def _source_of(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise SuiteError(f"the framework's adapter module {module!r} cannot be found; reinstall its package")
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+class Agent:
+    """One fresh process on the target. Use as a context manager: leaving it ends the process."""
+
+    def __init__(self, device: Device, python: Path | None, sources: Mapping[str, str]) -> None:
+        self._device = device
+        self._python = python
+        self._sources = dict(sources)
+        self._group = execnet.Group(execmodel="thread")
+        self._channel: Any = None
+        self._log: Path | None = None
+        self.hello: dict[str, Any] = {}
+
+    def __enter__(self) -> Agent:
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._channel is not None:
+            with contextlib.suppress(StageError):
+                self.call("close", "close", 10.0)
+        self._end()
+
+    def _start(self) -> None:
+        spec = self._device.gateway(self._python)
+        try:
+            gateway = self._group.makegateway(spec)
+        except (OSError, EOFError, execnet.HostNotFound) as error:
+            raise StageError("start", f"cannot start an agent with {spec.split('//')[1]}: {error}") from None
+        if self._device.is_host:
+            handle, name = tempfile.mkstemp(prefix="mlbench-agent-", suffix=".log")
+            os.close(handle)
+            self._log = Path(name)
+        self._channel = gateway.remote_exec((_AGENT_FOLDER / "bootstrap.py").read_text(encoding="utf-8"))
+        lock_file = str(lease.agent_lock_file(self._device.resources[0])) if self._device.is_host else None
+        self._channel.send(
+            {
+                "host_pid": os.getpid() if self._device.is_host else 0,
+                "log": str(self._log) if self._log else None,
+                "lock_file": lock_file if sys.platform != "win32" else None,
+                "sources": self._sources,
+            }
+        )
+        self.hello = self._reply("start", START_DEADLINE_S)
+
+    def call(self, stage: str, verb: str, deadline_s: float, **arguments: Any) -> Any:
+        """Ask for a verb and wait for its answer.
+
+        Raises StageError when the verb raised, SuiteError when the agent refused the data, Unavailable
+        when the framework is not installed there, AgentLost when the agent ended or passed its deadline.
+        """
+        try:
+            self._channel.send((verb, arguments, deadline_s))
+        except OSError:
+            raise self._lost(stage, deadline_s) from None
+        return self._reply(stage, deadline_s)
+
+    def _reply(self, stage: str, deadline_s: float) -> Any:
+        try:
+            kind, value = self._channel.receive(deadline_s + GRACE_S)
+        except self._channel.TimeoutError:
+            self._kill()
+            raise self._lost(stage, deadline_s, timed_out=True) from None
+        except (EOFError, execnet.RemoteError) as error:
+            raise self._lost(stage, deadline_s, cause=error) from None
+        if kind == "ok":
+            return value
+        if kind == "refused":
+            raise SuiteError(value["message"])
+        if value["type"] in ("ModuleNotFoundError", "ImportError") and stage == "load":
+            raise Unavailable(value["message"])
+        raise StageError(stage, value["message"], value["traceback"])
+
+    def _lost(
+        self, stage: str, deadline_s: float, *, timed_out: bool = False, cause: BaseException | None = None
+    ) -> AgentLost:
+        printed = self._printed()
+        status = self._status()
+        if timed_out or "Timeout (" in printed:
+            what = f"no answer within {deadline_s:g} s (deadline `timeout_s`); the agent was ended"
+        elif isinstance(cause, execnet.RemoteError):
+            what, printed = "the agent failed", printed + str(cause)
+        else:
+            what = f"the agent ended: {status}"
+        return AgentLost(stage, what, printed)
+
+    def _printed(self) -> str:
+        if self._log is None:
+            return ""
+        with contextlib.suppress(OSError):
+            return self._log.read_text(encoding="utf-8", errors="replace")[-8000:]
+        return ""
+
+    def _status(self) -> str:
+        """Say how the agent's process ended, without taking the status from execnet's own wait."""
+        pid = self.hello.get("pid")
+        if pid is None or not self._device.is_host or not hasattr(os, "waitid"):
+            return "its connection closed"
+        try:
+            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            return "its connection closed"
+        if found is None:
+            return "its connection closed"
+        if found.si_code == os.CLD_EXITED:
+            return f"exit status {found.si_status}"
+        name = signal.Signals(found.si_status).name
+        remedy = "; it may have run out of memory" if name == "SIGKILL" else ""
+        return f"killed by {name}{remedy}"
+
+    def _kill(self) -> None:
+        pid = self.hello.get("pid")
+        if pid is not None and self._device.is_host:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+
+    def _end(self) -> None:
+        """End the process and forget it; never blocks on a hung agent (a send to one would)."""
+        self._kill()
+        self._group.terminate(timeout=1.0)
+        if self._log is not None:
+            self._log.unlink(missing_ok=True)
+
+    # --- arrays ----------------------------------------------------------------------------------------
+
+    def send_array(self, name: str, array: npt.NDArray[Any], deadline_s: float) -> None:
+        """Send one array of a data set in acknowledged chunks of bytes."""
+        data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        shape = [int(size) for size in array.shape]
+        for offset in range(0, max(len(data), 1), CHUNK_BYTES):
+            chunk = bytes(data[offset : offset + CHUNK_BYTES])
+            done = offset + CHUNK_BYTES >= len(data)
+            self.call(
+                "inputs", "receive", deadline_s, name=name, dtype=array.dtype.str, shape=shape, data=chunk, done=done
+            )
+
+    def fetch_arrays(self, described: Mapping[str, Any], deadline_s: float) -> dict[str, npt.NDArray[Any]]:
+        """Fetch the outputs the agent keeps, in acknowledged chunks."""
+        return {name: self._fetch(name, facts, deadline_s) for name, facts in described.items()}
+
+    def _fetch(self, name: str, facts: Mapping[str, Any], deadline_s: float) -> npt.NDArray[Any]:
+        dtype, shape = np.dtype(facts["dtype"]), tuple(facts["shape"])
+        total = int(np.prod(shape)) * dtype.itemsize
+        parts = [
+            self.call("outputs", "fetch_outputs", deadline_s, name=name, offset=offset)
+            for offset in range(0, total, CHUNK_BYTES)
+        ]
+        return np.frombuffer(b"".join(parts), dtype=dtype).reshape(shape)
+
+
+def load(agent: Agent, framework: Framework, path: str, options: Mapping[str, Any], deadline_s: float) -> Loaded:
+    """Import the framework in the agent and load the model."""
+    found = agent.call(
+        "load",
+        "load",
+        deadline_s,
+        adapter=target_module(framework.adapter),
+        framework=framework.module,
+        path=path,
+        options=dict(options),
+    )
+    return Loaded(
+        inputs=tuple(found["inputs"]),
+        outputs=tuple(found["outputs"]),
+        versions=found["versions"],
+        import_ns=found["import_ns"],
+        load_ns=found["load_ns"],
+        memory=found["memory"],
+    )
+
+
+def versions(agent: Agent, framework: Framework, deadline_s: float) -> dict[str, str]:
+    """Return the framework's versions on the target; Unavailable when it is not installed there."""
+    try:
+        found: dict[str, str] = agent.call("load", "versions", deadline_s, adapter=target_module(framework.adapter))
+    except Unavailable as error:
+        raise Unavailable(f"{error}: {framework.install}") from None
+    return found
+
+
+def names(specs: Iterable[Mapping[str, Any]]) -> str:
+    """Return tensors in words: `image float32 [-1, 1, 8, 8]`."""
+    return ", ".join(f"{spec['name']} {spec['dtype']} {list(spec['shape'])}" for spec in specs)

@@ -1,0 +1,35 @@
+"""The local machine's processor: one exclusive resource, whatever its number of cores."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_mlbench import environment
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """Run agents as child processes on this machine."""
+
+    name: str = "cpu"
+    resources: tuple[str, ...] = ("cpu",)
+    is_host: bool = True
+
+    def gateway(self, python: Path | None) -> str:
+        """Return a popen specification: verbs run in the agent's main thread, where signals can be set."""
+        return f"popen//python={python or sys.executable}//execmodel=main_thread_only"
+
+    def place(self, file: Path) -> str:
+        """Return the path as it is: the target sees the host's files."""
+        return str(file)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what identifies this processor."""
+        return environment.processor()
+
+
+DEVICE = Cpu()

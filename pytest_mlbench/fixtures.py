@@ -1,0 +1,44 @@
+"""pytest fixtures of a case. A conftest.py or a suite may override mlbench_device and mlbench_model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_mlbench.bench import Bench
+from pytest_mlbench.collect import case_of
+from pytest_mlbench.devices.api import Device
+from pytest_mlbench.matrix import Case
+from pytest_mlbench.session import KEY
+
+
+@pytest.fixture
+def mlbench_case(request: pytest.FixtureRequest) -> Case:
+    """Return the case of this item: one combination of model, framework, precision and device."""
+    case = getattr(request, "param", None) or case_of(request.node)
+    if case is None:
+        pytest.fail("mlbench fixtures need the marker: @pytest.mark.mlbench(model=[...], ...)", pytrace=False)
+    return case
+
+
+@pytest.fixture
+def mlbench_device(mlbench_case: Case, request: pytest.FixtureRequest) -> Device:
+    """Return the device the case runs on. Override it to give a device of your own."""
+    return request.config.stash[KEY].registry.device(mlbench_case.device)
+
+
+@pytest.fixture
+def mlbench_model() -> Path | None:
+    """Return the model file to load instead of the suite's, or None. Override it to give one you made."""
+    return None
+
+
+@pytest.fixture
+def mlbench(
+    request: pytest.FixtureRequest, mlbench_case: Case, mlbench_device: Device, mlbench_model: Path | None
+) -> Bench:
+    """Return the case, ready to run: `mlbench.run()` measures it and holds its expectations."""
+    bench = Bench(request.config.stash[KEY], mlbench_case, mlbench_device, mlbench_model)
+    request.node.stash[Bench.KEY] = bench
+    return bench

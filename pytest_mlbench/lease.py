@@ -1,0 +1,120 @@
+"""Hold a device exclusively, across processes: kernel locks, never a scheduler's promise.
+
+Two files a resource, in one shared state directory: `NAME.lock` is held by the pytest process that uses
+the device, `NAME.agent` (shared among the agents of one holder) by the agents themselves, so that the
+device counts as busy until the last process that touches it has gone, even when its pytest was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pytest_mlbench.errors import StageError
+
+HEARTBEAT_S = 10.0
+_POLL_S = 0.02
+
+
+def state_dir() -> Path:
+    """Return the directory of the locks: `MLBENCH_STATE`, else one for all users of this machine."""
+    chosen = os.environ.get("MLBENCH_STATE")
+    path = Path(chosen) if chosen else Path(tempfile.gettempdir()) / "mlbench-state"
+    if not path.exists():
+        path.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            path.chmod(0o1777)  # like /tmp: several users of one lab machine share the locks
+    return path
+
+
+def agent_lock_file(resource: str) -> Path:
+    """Return the file an agent locks (shared) for as long as it lives."""
+    return state_dir() / f"{resource}.agent"
+
+
+@contextlib.contextmanager
+def hold(
+    resources: tuple[str, ...], *, timeout_s: float, waiting: Callable[[str], None] = lambda line: None
+) -> Iterator[None]:
+    """Hold all `resources`, taken in sorted order so that two holders cannot wait for each other.
+
+    `waiting` is told every 10 s who holds what is waited for. Raises StageError (stage "lease") at the
+    deadline.
+    """
+    deadline = time.monotonic() + timeout_s
+    with contextlib.ExitStack() as stack:
+        for resource in sorted(resources):
+            lock = FileLock(state_dir() / f"{resource}.lock", mode=0o666)
+            _acquire(lock, resource, deadline, waiting)
+            stack.callback(lock.release)
+            _write_holder(resource)
+            _wait_for_agents(resource, deadline)
+        yield
+
+
+def _acquire(lock: FileLock, resource: str, deadline: float, waiting: Callable[[str], None]) -> None:
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            lock.acquire(timeout=max(0.0, min(HEARTBEAT_S, left)), poll_interval=_POLL_S)
+        except Timeout:
+            if time.monotonic() >= deadline:
+                raise StageError(
+                    "lease",
+                    f"device {resource!r} is busy: {holder(resource)}; wait for it, end it, "
+                    "or allow more time with --mlbench-lease-timeout",
+                ) from None
+            waiting(f"waiting for device {resource!r}: {holder(resource)}")
+        else:
+            return
+
+
+def _wait_for_agents(resource: str, deadline: float) -> None:
+    """Wait until no agent of an earlier holder lives (they hold a shared lock of their own)."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    path = agent_lock_file(resource)
+    with path.open("a") as stream:
+        with contextlib.suppress(OSError):
+            path.chmod(0o666)
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    message = f"device {resource!r} is still used by an agent of an ended run; end that process"
+                    raise StageError("lease", message) from None
+                time.sleep(_POLL_S)
+            else:
+                return
+
+
+def _write_holder(resource: str) -> None:
+    facts = {
+        "pid": os.getpid(),
+        "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "job": os.environ.get("MLBENCH_JOB_URL", ""),
+    }
+    with contextlib.suppress(OSError):
+        (state_dir() / f"{resource}.holder").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def holder(resource: str) -> str:
+    """Say in words who holds a resource, as far as the holder wrote it down."""
+    try:
+        facts = json.loads((state_dir() / f"{resource}.holder").read_text(encoding="utf-8"))
+        job = f", job {facts['job']}" if facts.get("job") else ""
+        return f"held by process {facts['pid']} since {facts['since']}{job}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "held by another process"

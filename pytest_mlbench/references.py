@@ -1,0 +1,70 @@
+"""Outputs of other cases to compare with: taken from a file, from the cache, or by running that case."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_mlbench import assets
+from pytest_mlbench.errors import AssetError
+
+Outputs = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class OutputKey:
+    """Everything the outputs of a case depend on."""
+
+    model_sha256: str
+    framework: str
+    version: str
+    adapter_sha256: str
+    options: str
+    dataset: str
+    prepared: str
+    target: str
+
+    @property
+    def digest(self) -> str:
+        """Return the name of the cache entry."""
+        return assets.key_of(json.dumps(vars(self), sort_keys=True))
+
+
+def keep(key: OutputKey, outputs: Outputs) -> None:
+    """Keep the outputs of a case for those that name it as their reference."""
+    folder = assets.cached("outputs", key.digest)
+    part = folder / f"outputs.{os.getpid()}.part"
+    with part.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **{name: np.asarray(array) for name, array in outputs.items()})
+    part.replace(folder / "outputs.npz")
+
+
+def kept(key: OutputKey) -> dict[str, npt.NDArray[Any]] | None:
+    """Return the kept outputs, or None when there are none that can be read."""
+    path = assets.cached("outputs", key.digest) / "outputs.npz"
+    try:
+        return _load(path)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        return None
+
+
+def from_file(path: Path, suite: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return reference outputs from an npz the suite names: output name -> (samples, ...)."""
+    assets.check(path, suite=suite)
+    try:
+        return _load(path)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise AssetError(f"reference file {path} is not an npz of plain arrays: {error}", file=suite) from None
+
+
+def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

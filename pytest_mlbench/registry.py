@@ -1,0 +1,101 @@
+"""Nouns by entry point: frameworks, devices, scenarios, metrics, reporters, loaded when first named."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from pytest_mlbench import near
+from pytest_mlbench.devices.api import Device
+from pytest_mlbench.errors import MlbenchError, SuiteError
+from pytest_mlbench.frameworks.api import Framework
+from pytest_mlbench.metrics.api import MetricFunction
+from pytest_mlbench.scenarios.api import Scenario
+
+
+@lru_cache(maxsize=16)
+def _entry_points(group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Return the names registered in `mlbench.<group>`, without loading them."""
+    return tuple(_entry_points(f"mlbench.{group}"))
+
+
+def load(group: str, name: str) -> Any:
+    """Load what is registered as `name` in `mlbench.<group>`; the error names the group and a near match."""
+    entries = _entry_points(f"mlbench.{group}")
+    if name not in entries:
+        raise SuiteError(near.unknown(group.removesuffix("s"), name, entries) + f" (entry-point group mlbench.{group})")
+    try:
+        return entries[name].load()
+    except ImportError as error:
+        raise MlbenchError(
+            f"{group.removesuffix('s')} {name!r} ({entries[name].value}) cannot be loaded: {error}; "
+            "reinstall the package that provides it"
+        ) from error
+
+
+class Registry:
+    """What suites may name on this installation."""
+
+    @cached_property
+    def frameworks(self) -> Mapping[str, Framework]:
+        """Return every framework's description; none of the frameworks themselves is imported."""
+        return {name: load("frameworks", name) for name in names("frameworks")}
+
+    def device(self, name: str) -> Device:
+        """Return the device registered as `name`."""
+        device: Device = load("devices", name)
+        return device
+
+    def scenario(self, name: str) -> Scenario:
+        """Return the scenario registered as `name`."""
+        scenario: Scenario = load("scenarios", name)
+        return scenario
+
+    def metrics(self) -> list[MetricFunction]:
+        """Return every registered metric function."""
+        return [load("metrics", name) for name in names("metrics")]
+
+
+def function(reference: str, folder: Path) -> Callable[..., Any]:
+    """Import a suite's own `module:function`, with the suite's folder first on the module path."""
+    module_name, _, name = reference.partition(":")
+    sys.path.insert(0, str(folder))
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SuiteError(f"{reference!r}: {error}; the module is looked for beside the suite and in this environment") from None
+    finally:
+        sys.path.remove(str(folder))
+    try:
+        found: Callable[..., Any] = getattr(module, name)
+    except AttributeError:
+        known = [word for word in vars(module) if not word.startswith("_")]
+        raise SuiteError(f"{reference!r}: " + near.unknown("function", name, known)) from None
+    return found
+
+
+def missing(framework: Framework, python: Path | None) -> str | None:
+    """Say why a framework cannot be used, with the line that installs it; None when it can be looked for there."""
+    if python is not None:
+        return None if python.exists() else f"interpreter {python} for {framework.name} does not exist"
+    if importlib.util.find_spec(framework.module) is not None:
+        return None
+    return f"{framework.name} is not installed: {framework.install}"
+
+
+def version(framework: Framework) -> str:
+    """Return the installed version of a framework in this environment; empty when unknown."""
+    try:
+        return importlib.metadata.version(framework.distribution or framework.module)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,1 @@
+"""Reporters: one file per rendering of a run."""

@@ -1,0 +1,160 @@
+"""Read a benchmark's `expect` table: accuracy, equivalence, placement, compliance and limits on metrics.
+
+Every other table is joined with "." into a metric's name: `latency = { p99 = "<= 5 ms" }` bounds the
+metric `latency.p99`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pytest_mlbench.near import nearest, unknown
+from pytest_mlbench.quantities import ANY, SHARE, Span, parse_limit, parse_limits
+from pytest_mlbench.spec import Expect, Limit, MaxDrop, Tolerance
+from pytest_mlbench.tables import (
+    PRECISIONS,
+    Known,
+    Place,
+    Table,
+    as_items,
+    as_known,
+    as_number,
+    as_word,
+    unique,
+)
+
+COMPLIANCE = ("repeat_sample", "timed_outputs", "batch_invariance")
+
+_LABELLED: dict[str, str | None] = {"accuracy.top1": "", "accuracy.top5": ""}
+_OWN_TABLES = ("accuracy", "equivalence", "placement", "compliance")
+_AT_MOST = ("<=", "<", "==")
+_AT_LEAST = (">=", ">", "==")
+# The limits of a tolerance: the operators that make sense, and the values that can be found.
+_TOLERANCE_LIMITS: dict[str, tuple[tuple[str, ...], Span]] = {
+    "max_abs": (_AT_MOST, Span(0.0, percent=False)),
+    "sqnr_db": (_AT_LEAST, Span(percent=False)),
+    "cosine": (_AT_LEAST, Span(-1.0, 1.0, percent=False)),
+    "top1_agreement": (_AT_LEAST, SHARE),
+}
+_TOLERANCE = ("rtol", "atol", *_TOLERANCE_LIMITS, "bit_exact")
+
+
+@dataclass(frozen=True)
+class MetricNames:
+    """The metrics that may be bounded. `is_open`: user or vendor functions may add names not known here."""
+
+    units: Mapping[str, str | None]
+    is_open: bool
+
+    @classmethod
+    def of(cls, known: Known, own_metrics: bool) -> MetricNames:
+        """Return the registered metrics and those of labels; `own_metrics`: the benchmark names functions."""
+        return cls({**_LABELLED, **known.metrics}, own_metrics or known.vendor_metrics)
+
+    def check(self, name: str, place: Place) -> None:
+        """Raise SuiteError for a name that no metric can have."""
+        if name in self.units:
+            return
+        owner = next((known for known in self.units if name.startswith(f"{known}.")), None)
+        if owner is not None:
+            raise place.error(
+                f'unknown key: the metric "{owner}" takes a limit, for example {owner} = "<= ..."'
+            )
+        if self.is_open:
+            return
+        first = name.split(".")[0]
+        heads = [*_OWN_TABLES, *dict.fromkeys(known.split(".")[0] for known in self.units)]
+        head = nearest(first, heads)
+        if first not in heads and head is not None and nearest(name, self.units) is None:
+            raise place.error(f'unknown metric "{name}"; did you mean "{head}" instead of "{first}"?')
+        raise place.error(unknown("metric", name, sorted(self.units)))
+
+
+def read_expect(value: object, place: Place, names: MetricNames, base: Expect) -> Expect:
+    """Return `base` with what the table names put in its place; what it does not name stays."""
+    table = Table(value, place)
+    changes: dict[str, Any] = {}
+    limits: dict[str, tuple[Limit, ...]] = {}
+    for key, item, at in table:
+        if key == "accuracy":
+            accuracy = Table(item, at)
+            for part, found, there in accuracy:
+                if part == "max_drop":
+                    changes["max_drop"] = _max_drop(found, there, base.max_drop)
+                else:
+                    limits.update(_limits(found, there, f"accuracy.{part}", names))
+        elif key == "equivalence":
+            changes["equivalence"] = {**base.equivalence, **_equivalence(item, at, base.equivalence)}
+        elif key == "placement":
+            changes["placement"] = {**base.placement, **_placement(item, at)}
+        elif key == "compliance":
+            changes["compliance"] = _compliance(item, at)
+        else:
+            limits.update(_limits(item, at, key, names))
+    return replace(base, limits={**base.limits, **limits}, **changes)
+
+
+def _limits(value: object, place: Place, name: str, names: MetricNames) -> dict[str, tuple[Limit, ...]]:
+    """Walk down to the limits; the keys on the way, joined, are the metric's name."""
+    if isinstance(value, Mapping):
+        found: dict[str, tuple[Limit, ...]] = {}
+        for key, item, at in Table(value, place):
+            found.update(_limits(item, at, f"{name}.{key}", names))
+        return found
+    names.check(name, place)
+    unit = names.units.get(name)
+    span = SHARE if name in _LABELLED else Span(percent=False) if name.endswith("_db") else ANY
+    return {name: parse_limits(value, unit, place, span)}
+
+
+def _max_drop(value: object, place: Place, base: MaxDrop | None) -> MaxDrop:
+    table = Table(value, place, ("from", "points"))
+    example = '{ from = "fp32", points = 1.0 }'
+    if base is None or "from" in table:
+        source = as_known(*table.need("from", example), "precision", PRECISIONS)
+    else:
+        source = base.source
+    if base is None or "points" in table:
+        points = as_number(*table.need("points", example), least=0)
+    else:
+        points = base.points
+    return MaxDrop(source, points)
+
+
+def _equivalence(value: object, place: Place, base: Mapping[str, Tolerance]) -> dict[str, Tolerance]:
+    found: dict[str, Tolerance] = {}
+    for key, item, at in Table(value, place):
+        if key != "*" and key not in PRECISIONS:
+            raise at.error(unknown("precision", key, ("*", *PRECISIONS)))
+        found[key] = _tolerance(item, at, base.get(key, Tolerance()))
+    return found
+
+
+def _tolerance(value: object, place: Place, base: Tolerance) -> Tolerance:
+    table = Table(value, place, _TOLERANCE)
+    changes: dict[str, Any] = {}
+    for key, item, at in table:
+        if key in ("rtol", "atol"):
+            changes[key] = as_number(item, at, least=0)
+        elif key in _TOLERANCE_LIMITS:
+            operators, span = _TOLERANCE_LIMITS[key]
+            limit = parse_limit(item, "", at, span)
+            if limit.op not in operators:
+                raise at.error(f'"{limit.text}" bounds the wrong side; use one of {", ".join(operators)}')
+            changes[key] = limit
+    changes["bit_exact"] = table.flag("bit_exact", base.bit_exact)
+    tolerance = replace(base, **changes)
+    if tolerance == Tolerance():
+        raise place.error(f"no rule is set, so nothing would be checked; set one of {', '.join(_TOLERANCE)}")
+    return tolerance
+
+
+def _placement(value: object, place: Place) -> dict[str, Limit]:
+    return {as_word(key, at): parse_limit(item, "", at, SHARE) for key, item, at in Table(value, place)}
+
+
+def _compliance(value: object, place: Place) -> tuple[str, ...]:
+    items = as_items(value, place, "strings")
+    return unique([(as_known(item, at, "check", COMPLIANCE), at) for item, at in items], "check")
