@@ -15,7 +15,7 @@ import pytest
 
 from pytest_mlbench import lease, references, registry
 from pytest_mlbench.devices.api import Device
-from pytest_mlbench.errors import MlbenchError, RunFileError, StageError, Unavailable
+from pytest_mlbench.errors import MlbenchError, StageError, SuiteError, Unavailable
 from pytest_mlbench.execute import Executed, Executor, variant
 from pytest_mlbench.judge import judge
 from pytest_mlbench.matrix import Case
@@ -60,22 +60,22 @@ class Bench:
         """
         if self.record is not None:
             raise MlbenchError("mlbench.run() was called twice; one test is one measurement")
+        failure = ""
         try:
             self.record = self._measured(reference)
         except Unavailable as error:
             self.record = self._draft("skip", str(error))
-            pytest.skip(str(error))
         except StageError as error:
             self.record = self._draft("error", str(error), stage=error.stage)
-            detail = f"\n{error.detail.strip()}" if error.detail.strip() else ""
-            pytest.fail(f"error({error.stage}): {self.case.id}: {error.message}{detail}", pytrace=False)
-        except RunFileError:
-            raise
-        except MlbenchError as error:
+            failure = f"error({error.stage}): {self.case.id}: {error.message}\n{error.detail.strip()}".strip()
+        except SuiteError as error:
             self.record = self._draft("error", str(error), stage="suite")
-            pytest.fail(f"error(suite): {self.case.id}: {error}", pytrace=False)
+            failure = f"error(suite): {self.case.id}: {error}"
+        # Raised here and not where it was caught, so that pytest prints the message and no chain behind it.
+        if self.record.outcome == "skip":
+            pytest.skip(self.record.reason)
         if self.record.outcome != "pass":
-            pytest.fail(f"{self.record.outcome}: {self.case.id}: {self.record.reason}", pytrace=False)
+            pytest.fail(failure or f"{self.record.outcome}: {self.case.id}:\n{self.record.reason}", pytrace=False)
         return self.record
 
     # --- parts -----------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class Bench:
                 executed,
                 metrics,
                 lambda: reference if reference is not None else self._reference(),
-                lambda precision: self._executor(variant(self.case, None, precision)).outputs(),
+                lambda other: self._executor(other).outputs(),
             )
         return self._judged(executed, metrics, checks, identity)
 
@@ -122,7 +122,7 @@ class Bench:
             return None
         if wanted.file is not None:
             return references.from_file(wanted.file, self.case.suite.path)
-        other = variant(self.case, wanted.framework, wanted.precision)
+        other = variant(self.case, framework=wanted.framework, precision=wanted.precision)
         same = (other.framework.id, other.precision) == (self.case.framework.id, self.case.precision)
         return None if same else self._executor(other).outputs()
 
@@ -134,7 +134,7 @@ class Bench:
         for function in functions:
             for metric in function(executed.measurement):
                 if not isinstance(metric, Metric):
-                    raise MlbenchError(
+                    raise SuiteError(
                         f"metric function {function.__module__}:{getattr(function, '__name__', function)} "
                         f"gave {type(metric).__name__}, expected pytest_mlbench.record.Metric"
                     )

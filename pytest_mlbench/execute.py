@@ -170,9 +170,7 @@ class Executor:
             begin = perf_counter_ns()
             outputs = measure.accuracy_pass(agent, self._accuracy_deadline(passes, fitted["samples"]))
             accuracy_ns = perf_counter_ns() - begin
-            compliance = measure.compliance(
-                agent, target, wanted, passes.samples.calls, self.case.batch, batched=fitted["batched"]
-            )
+            compliance = measure.compliance(agent, target, wanted, passes.samples.calls)
             self.progress("proof", 0.0)
             proof = agent.call("placement", "placement", self._deadline)
             hello = agent.hello
@@ -306,8 +304,10 @@ class Executor:
         )
 
 
-def variant(case: Case, framework: str | None, precision: str | None) -> Case:
-    """Return the case of the same model with another framework (its word in the case id) or precision.
+def variant(
+    case: Case, *, framework: str | None = None, precision: str | None = None, batch: int | None = None
+) -> Case:
+    """Return the case of the same model with another framework (its word in the case id), precision or batch.
 
     Raises SuiteError when the benchmark's framework axis has no such word.
     """
@@ -318,4 +318,4 @@ def variant(case: Case, framework: str | None, precision: str | None) -> Case:
             known = ", ".join(spec.id for spec in case.benchmark.framework)
             raise SuiteError(f"reference framework {framework!r} is not among {known}", file=case.suite.path)
         chosen = matching[0]
-    return replace(case, framework=chosen, precision=precision or case.precision)
+    return replace(case, framework=chosen, precision=precision or case.precision, batch=batch or case.batch)

@@ -13,7 +13,6 @@ from pytest_mlbench.deploy import Agent
 from pytest_mlbench.scenarios.api import BLOCK_NS, BLOCK_SAMPLES, Block, WarmUp
 
 REPEAT_PAIRS = 9  # block pairs of the repeated-sample check; the sign test needs at least five
-_INVARIANCE_SAMPLES = 32
 
 
 @dataclass
@@ -52,10 +51,8 @@ class ComplianceData:
 
     timed_ids: tuple[int, ...] = ()
     timed: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-    repeated_ns: npt.NDArray[np.float64] | None = None
-    varied_ns: npt.NDArray[np.float64] | None = None
-    other_batch: Mapping[str, npt.NDArray[Any]] | None = None
-    other_batch_size: int = 0
+    repeated_ns: tuple[float, ...] = ()
+    varied_ns: tuple[float, ...] = ()
 
 
 def accuracy_pass(agent: Agent, deadline_s: float) -> dict[str, npt.NDArray[Any]]:
@@ -64,36 +61,19 @@ def accuracy_pass(agent: Agent, deadline_s: float) -> dict[str, npt.NDArray[Any]
     return agent.fetch_arrays(described, deadline_s)
 
 
-def compliance(
-    agent: Agent, target: AgentTarget, wanted: tuple[str, ...], calls: int, batch: int, *, batched: bool
-) -> ComplianceData:
+def compliance(agent: Agent, target: AgentTarget, wanted: tuple[str, ...], calls: int) -> ComplianceData:
     """Take what the wanted compliance checks need; the timed outputs were kept during the timed pass."""
-    deadline_s = target.deadline_s
     ids: tuple[int, ...] = ()
     timed: Mapping[str, npt.NDArray[Any]] = {}
     if "timed_outputs" in wanted:
-        found = agent.call("compliance", "timed_outputs", deadline_s)
-        ids, timed = tuple(found["ids"]), agent.fetch_arrays(found["outputs"], deadline_s)
-    repeated: list[float] = []
-    varied: list[float] = []
-    if "repeat_sample" in wanted:
-        for pair in range(REPEAT_PAIRS):
-            for repeat in (True, False) if pair % 2 else (False, True):  # ABBA: drift falls on both alike
-                block = target.block(calls, max_samples=1 << 31, min_ns=BLOCK_NS // 5, repeat_sample=repeat)
-                (repeated if repeat else varied).append(float(block.sample_ns.min()) / calls)
-    other: Mapping[str, npt.NDArray[Any]] | None = None
-    size = 1 if batch > 1 else 4
-    if "batch_invariance" in wanted and batched:
-        described = agent.call("compliance", "run_outputs", deadline_s, batch=size, count=_INVARIANCE_SAMPLES)
-        other = agent.fetch_arrays(described, deadline_s)
-    return ComplianceData(
-        timed_ids=ids,
-        timed=timed,
-        repeated_ns=np.asarray(repeated) if repeated else None,
-        varied_ns=np.asarray(varied) if varied else None,
-        other_batch=other,
-        other_batch_size=size,
-    )
+        found = agent.call("compliance", "timed_outputs", target.deadline_s)
+        ids, timed = tuple(found["ids"]), agent.fetch_arrays(found["outputs"], target.deadline_s)
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for pair in range(REPEAT_PAIRS if "repeat_sample" in wanted else 0):
+        for repeat in (True, False) if pair % 2 else (False, True):  # ABBA: drift falls on both alike
+            block = target.block(calls, max_samples=1 << 31, min_ns=BLOCK_NS // 5, repeat_sample=repeat)
+            times[repeat].append(float(block.sample_ns.min()) / calls)
+    return ComplianceData(ids, timed, tuple(times[True]), tuple(times[False]))
 
 
 def memory_of(baseline: Mapping[str, Any], counters: Mapping[str, Any], loaded: Mapping[str, int]) -> dict[str, int]:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from pytest_mlbench import assets
 from pytest_mlbench.errors import MlbenchError
 from pytest_mlbench.frameworks.api import Framework
 
+_SAMPLES = 32
 # What a free dimension becomes when nothing tells its size, and when it looks like an image's side.
 _FREE = 16
 _FREE_SIDE = 224
@@ -37,7 +39,7 @@ _INTERPRETERS = ("ai_edge_litert", "tflite_runtime")
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output: numpy's name of its type; None for a free dimension, with the name it has (or "")."""
+    """An input or output: numpy's name of its type; None for a free dimension, whose name is in `free`."""
 
     name: str
     dtype: str
@@ -109,11 +111,14 @@ def write_suite(
         if path.exists() and not force:
             raise MlbenchError(f"{path} exists; give --force to overwrite it, or another folder with --out")
     text = _text(name, placed.as_posix(), assets.sha256_of(model), described, _usable(described, frameworks))
-    for source, target in copies.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    folder.mkdir(parents=True, exist_ok=True)
-    suite.write_text(text, encoding="utf-8")
+    try:
+        for source, target in copies.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        folder.mkdir(parents=True, exist_ok=True)
+        suite.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MlbenchError(f"the suite cannot be written to {folder}: {error}") from error
     return suite
 
 
@@ -142,11 +147,10 @@ def _describe_onnx(model: Path) -> Described:
     except ImportError as error:
         install = "pip install 'pytest-mlbench[onnxruntime]'"
         raise MlbenchError(f"reading {model} needs the package onnx: {install}") from error
-    from google.protobuf.message import DecodeError
-
+    unreadable = importlib.import_module("google.protobuf.message").DecodeError
     try:
         graph = onnx.load(model, load_external_data=False).graph
-    except (DecodeError, OSError, ValueError) as error:
+    except (unreadable, OSError, ValueError) as error:
         raise MlbenchError(f"{model} is not an ONNX model that can be read: {error}") from error
     if not graph.node:
         raise MlbenchError(f"{model} is not an ONNX model that can be run: it has no nodes")
@@ -258,8 +262,8 @@ def _batch(inputs: Sequence[Tensor]) -> int:
     if scalars or len(fixed) > 1:
         told = "; ".join(tensor.text() for tensor in inputs)
         raise MlbenchError(
-            f"the inputs do not share a first dimension that counts the samples ({told}); export the model with "
-            "a batch dimension first in each input"
+            f"the inputs do not share a first dimension that counts the samples ({told}); "
+            "export the model with a batch dimension first in each input"
         )
     return next((size for size in fixed if size is not None), 1)
 
@@ -276,7 +280,7 @@ def _dataset_lines(inputs: Sequence[Tensor], batch: int) -> list[str]:
     lines = [
         "[dataset.generated]                    # seeded random inputs: good for speed and equivalence",
         f'generate = "{"integers" if all(whole) else "normal"}"',
-        f"count = {max(32, batch)}",
+        f"count = {batch * math.ceil(_SAMPLES / batch)}",
     ]
     if any(whole):
         lines.append(
@@ -324,6 +328,7 @@ def _text(
     name: str, path: str, sha256: str, described: Described, usable: tuple[tuple[str, ...], str]
 ) -> str:
     batch = _batch(described.inputs)
+    arrays = ", ".join(f'{_quoted(one.name)} = "x{index}"' for index, one in enumerate(described.inputs))
     lines = [
         "# Written by `mlbench init`; change what you like. Run it: pytest --mlbench, with this file's path.",
         "mlbench = 1                            # suite schema",
@@ -338,11 +343,11 @@ def _text(
         "",
         *_dataset_lines(described.inputs, batch),
         "",
-        "# Your own samples, with labels for accuracy: an npz with an array for each input and the class numbers.",
+        "# Your own samples, with labels for accuracy: an npz of one array per input and the class numbers.",
         "# [dataset.own]",
         '# file = "data/test.npz"',
         '# labels = "y"',
-        f"# inputs = {{ {', '.join(f'{_quoted(one.name)} = "x{i or ""}"' for i, one in enumerate(described.inputs))} }}",
+        f"# inputs = {{ {arrays} }}",
         "# preprocess = [{ scale = 0.00392156862745098 }]",
         "",
         *_benchmark_lines(name, described, usable, batch),

@@ -7,7 +7,6 @@ the memory and time of a conversion count for no model. The same input gives the
 from __future__ import annotations
 
 import importlib.util
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +32,9 @@ def versions() -> dict[str, str]:
 def prepare(path: str, out_dir: str, options: Mapping[str, Any]) -> str:
     """Convert the ONNX file at `path` into `out_dir` and return the new file's path.
 
-    `options`: `how` is "float16" or "static_qdq"; the latter takes `calibration`, the path of an npz file whose
-    arrays hold prepared samples and are named like the model's inputs (one array fits a single input under any
-    name), and `per_channel` (default False). Raises ValueError when the calibration data do not fit the model.
+    `options`: `how` is "float16" or "static_qdq"; the latter takes `calibration`, the path of an npz file
+    whose arrays hold prepared samples and are named like the model's inputs (one array fits a single input
+    under any name), and `per_channel` (default False). Raises ValueError when the data do not fit the model.
     """
     how = options.get("how")
     if how not in HOWS:
@@ -47,7 +46,7 @@ def prepare(path: str, out_dir: str, options: Mapping[str, Any]) -> str:
             _float16(path, made)
         else:
             _static_qdq(path, made, options.get("calibration"), bool(options.get("per_channel", False)))
-        os.replace(made, target)
+        made.replace(target)
     return str(target)
 
 
@@ -124,8 +123,8 @@ def calibration_feeds(
 ) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
     """Cut calibration arrays (samples first) into feeds of the model's own batch size; 1 if that is free.
 
-    `inputs` is name -> dtype, shape with -1 for a free size. Raises ValueError, naming both sides, when names,
-    dtypes or shapes differ or when there are fewer samples than one batch.
+    `inputs` is name -> dtype, shape with -1 for a free size. Raises ValueError, naming both sides, when
+    names, dtypes or shapes differ or when there are fewer samples than one batch.
     """
     if len(inputs) == len(arrays) == 1:
         arrays = {next(iter(inputs)): next(iter(arrays.values()))}
@@ -159,8 +158,9 @@ def _check_array(name: str, dtype: str, shape: Sequence[int], array: np.ndarray[
     )
     if array.dtype.name != dtype or not fits:
         raise ValueError(
-            f"calibration array for model input {name!r} is {array.dtype.name} {list(array.shape)} (samples first), "
-            f"the model takes {dtype} {list(shape)} (-1: any size): store samples prepared as the model takes them"
+            f"calibration array for model input {name!r} is {array.dtype.name} {list(array.shape)} (samples "
+            f"first), the model takes {dtype} {list(shape)} (-1: any size): store samples as the model "
+            "takes them"
         )
 
 

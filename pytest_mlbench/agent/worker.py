@@ -35,6 +35,7 @@ class Worker:
         self._raw: Batch = {}
         self._received: Dict[str, List[bytes]] = {}
         self._prepared: Batch = {}
+        self._bound: Batch = {}
         self._session: Session | None = None
         self._specs: Dict[str, TensorSpec] = {}
         self._steps: Sequence[Mapping[str, Any]] = ()
@@ -230,6 +231,11 @@ class Worker:
             raise Refused("no model is loaded")
         return self._session
 
+    def _bind(self, inputs: Batch) -> None:
+        """Bind, and keep the arrays until the next time: a framework may read them in place."""
+        self._bound = inputs
+        self._model.bind(inputs)
+
     def _slice(self, arrays: Batch, indices: np.ndarray[Any, Any]) -> Batch:
         if not self._batched:
             return {name: array[indices[0]] for name, array in arrays.items()}
@@ -244,7 +250,7 @@ class Worker:
 
     def first(self) -> int:
         """Run the first inference; returns its nanoseconds."""
-        self._model.bind(self._slice(self._prepared, self._indices(0)))
+        self._bind(self._slice(self._prepared, self._indices(0)))
         return timing.time_call(self._model.invoke)
 
     def _indices(self, number: int) -> np.ndarray[Any, Any]:
@@ -256,7 +262,7 @@ class Worker:
         """Bind a call's input; returns what to time and what gives its outputs afterwards."""
         model = self._model
         if boundary == "invoke":
-            model.bind(self._slice(self._prepared, indices))
+            self._bind(self._slice(self._prepared, indices))
             return model.invoke, model.fetch
         kept: List[Batch] = []
         if boundary == "set_invoke_get":
@@ -291,7 +297,7 @@ class Worker:
         parts: Dict[str, List[np.ndarray[Any, Any]]] = {}
         for start in range(0, total, batch):
             wanted = np.minimum(np.arange(start, start + batch), total - 1)
-            self._model.bind(self._slice(self._prepared, wanted))
+            self._bind(self._slice(self._prepared, wanted))
             self._model.invoke()
             for name, array in self._results(self._model.fetch()).items():
                 if array.shape[:1] != (batch,):

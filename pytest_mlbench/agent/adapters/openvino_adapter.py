@@ -69,6 +69,7 @@ class OpenvinoSession:
         self._request: Any = self._compiled.create_infer_request()
         self._indexes = {spec.name: index for index, spec in enumerate(self.inputs)}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._bound: dict[str, np.ndarray[Any, Any]] = {}
         # The framework's own call, with no frame of ours around it: this is what is timed. Sharing returns
         # views of the outputs; without it each call would copy them.
         self.invoke: Callable[[], Any] = functools.partial(self._request.infer, share_outputs=True)
@@ -82,6 +83,7 @@ class OpenvinoSession:
         for name, array in inputs.items():
             tensor = self._openvino.Tensor(array, shared_memory=array.flags.writeable)
             self._request.set_input_tensor(self._indexes[name], tensor)
+        self._bound = inputs  # a shared tensor does not keep its array alive
 
     def fetch(self) -> dict[str, np.ndarray[Any, Any]]:
         """Copy the outputs of the last call."""
@@ -111,6 +113,7 @@ class OpenvinoSession:
     def close(self) -> None:
         """Free the compiled model; a call after it fails."""
         self.invoke = _closed
+        self._bound = {}
         self._request = self._compiled = None
 
 

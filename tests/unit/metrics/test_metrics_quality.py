@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -113,8 +115,7 @@ def test_what_cannot_be_scored_says_why(measurement, outputs, labels, words) -> 
         quality.correct(outputs, labels)
     metrics = top(measurement, outputs, labels)
     assert len(metrics) == 2
-    with pytest.raises(InvalidCase, match=words):
-        raise InvalidCase(metrics["accuracy.top1"].reason)
+    assert all(re.search(words, metric.reason) for metric in metrics.values())
     assert {m.value for m in metrics.values()} == {None}
 
 
