@@ -101,7 +101,9 @@ def external_data(path: Path, *, suite: Path, root: Path) -> list[Path]:
     try:
         locations = sorted(set(_locations(path.read_bytes())))
     except (IndexError, ValueError):
-        raise AssetError(f"file {path} is truncated or not an ONNX model; export or fetch it again", file=suite) from None
+        raise AssetError(
+            f"file {path} is truncated or not an ONNX model; export or fetch it again", file=suite
+        ) from None
     found = []
     inside = root.resolve()
     for location in locations:

@@ -75,7 +75,9 @@ class Bench:
         if self.record.outcome == "skip":
             pytest.skip(self.record.reason)
         if self.record.outcome != "pass":
-            pytest.fail(failure or f"{self.record.outcome}: {self.case.id}:\n{self.record.reason}", pytrace=False)
+            pytest.fail(
+                failure or f"{self.record.outcome}: {self.case.id}:\n{self.record.reason}", pytrace=False
+            )
         return self.record
 
     # --- parts -----------------------------------------------------------------------------------------
@@ -84,7 +86,11 @@ class Bench:
         python = case.framework.python or self._session.options.pythons.get(case.framework.name)
         case = replace(case, framework=replace(case.framework, python=python))
         framework = self._session.registry.frameworks[case.framework.name]
-        model = self._model if case.model is self.case.model and case.framework.name == self.case.framework.name else None
+        model = (
+            self._model
+            if case.model is self.case.model and case.framework.name == self.case.framework.name
+            else None
+        )
         progress = self._session.progress
         return Executor(
             case,
@@ -157,7 +163,9 @@ class Bench:
         self, executed: Executed, metrics: list[Metric], checks: list[CheckResult], identity: str
     ) -> Record:
         bad = [check for check in checks if check.outcome != "pass"]
-        outcome: Outcome = next((word for word in _WORST_FIRST if any(c.outcome == word for c in bad)), "pass")
+        outcome: Outcome = next(
+            (word for word in _WORST_FIRST if any(c.outcome == word for c in bad)), "pass"
+        )
         reason = "\n".join(f"{check.name}: {check.message}" for check in bad)
         samples = executed.measurement.samples
         kept: dict[str, Any] = {}
@@ -184,5 +192,3 @@ class Bench:
             environment=dict(executed.environment),
             fingerprint=executed.fingerprint,
         )
-
-

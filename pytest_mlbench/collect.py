@@ -99,10 +99,14 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     session = _session(metafunc.config)
     try:
         if mark.args:
-            raise SuiteError("the marker mlbench takes keyword arguments only", file=path, key=metafunc.function.__name__)
+            raise SuiteError(
+                "the marker mlbench takes keyword arguments only", file=path, key=metafunc.function.__name__
+            )
         tables = getattr(metafunc.module, "mlbench_suite", None)
         if not isinstance(tables, dict):
-            raise SuiteError("a Python suite needs `mlbench_suite = {...}` with its models and data sets", file=path)
+            raise SuiteError(
+                "a Python suite needs `mlbench_suite = {...}` with its models and data sets", file=path
+            )
         suite = session.python_suite(path, tables)
         name = re.sub(r"^(bench|test)_", "", metafunc.function.__name__)
         benchmark = suitefile.benchmark_from_table(mark.kwargs, name, suite, session.known)

@@ -64,5 +64,6 @@ def _check_lengths(dataset: DatasetSpec, arrays: Mapping[str, npt.NDArray[Any]],
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         raise AssetError(
-            f"the arrays of {dataset.file} must share their first dimension, the samples; found {told}", file=suite
+            f"the arrays of {dataset.file} must share their first dimension, the samples; found {told}",
+            file=suite,
         )

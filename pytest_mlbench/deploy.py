@@ -203,13 +203,20 @@ class Agent:
 
     def send_array(self, name: str, array: npt.NDArray[Any], deadline_s: float) -> None:
         """Send one array of a data set in acknowledged chunks of bytes."""
-        data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        data = memoryview(np.ascontiguousarray(array).tobytes())
         shape = [int(size) for size in array.shape]
         for offset in range(0, max(len(data), 1), CHUNK_BYTES):
             chunk = bytes(data[offset : offset + CHUNK_BYTES])
             done = offset + CHUNK_BYTES >= len(data)
             self.call(
-                "inputs", "receive", deadline_s, name=name, dtype=array.dtype.str, shape=shape, data=chunk, done=done
+                "inputs",
+                "receive",
+                deadline_s,
+                name=name,
+                dtype=array.dtype.str,
+                shape=shape,
+                data=chunk,
+                done=done,
             )
 
     def fetch_arrays(self, described: Mapping[str, Any], deadline_s: float) -> dict[str, npt.NDArray[Any]]:
@@ -226,7 +233,9 @@ class Agent:
         return np.frombuffer(b"".join(parts), dtype=dtype).reshape(shape)
 
 
-def load(agent: Agent, framework: Framework, path: str, options: Mapping[str, Any], deadline_s: float) -> Loaded:
+def load(
+    agent: Agent, framework: Framework, path: str, options: Mapping[str, Any], deadline_s: float
+) -> Loaded:
     """Import the framework in the agent and load the model."""
     found = agent.call(
         "load",
@@ -250,7 +259,9 @@ def load(agent: Agent, framework: Framework, path: str, options: Mapping[str, An
 def versions(agent: Agent, framework: Framework, deadline_s: float) -> dict[str, str]:
     """Return the framework's versions on the target; Unavailable when it is not installed there."""
     try:
-        found: dict[str, str] = agent.call("load", "versions", deadline_s, adapter=target_module(framework.adapter))
+        found: dict[str, str] = agent.call(
+            "load", "versions", deadline_s, adapter=target_module(framework.adapter)
+        )
     except Unavailable as error:
         raise Unavailable(f"{error}: {framework.install}") from None
     return found

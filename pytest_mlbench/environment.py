@@ -33,7 +33,10 @@ def processor() -> Mapping[str, Any]:
         fields.setdefault(name.strip(), value.strip())
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     return {
-        "processor": fields.get("model name") or fields.get("Model") or platform.processor() or platform.machine(),
+        "processor": fields.get("model name")
+        or fields.get("Model")
+        or platform.processor()
+        or platform.machine(),
         "machine": platform.machine(),
         "flags": sorted(flags),
         "cores": os.cpu_count(),
@@ -72,7 +75,11 @@ def revision(folder: Path) -> dict[str, Any]:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+                ["git", "-C", str(folder), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
             return None

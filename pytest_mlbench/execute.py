@@ -71,7 +71,11 @@ class Executor:
     @property
     def options(self) -> dict[str, Any]:
         """Return the framework's options: its defaults, the suite's, the threads axis, and the batch."""
-        chosen = {name: option.default for name, option in self.framework.options.items() if option.default is not None}
+        chosen = {
+            name: option.default
+            for name, option in self.framework.options.items()
+            if option.default is not None
+        }
         chosen.update(self.case.framework.options)
         if self.case.threads is not None:
             chosen["threads"] = self.case.threads
@@ -104,7 +108,9 @@ class Executor:
     def _model_file(self) -> ModelFile:
         maker = ModelMaker(self.case, self.framework, self.device, perf_counter_ns)
         if self.model is not None:
-            source = ModelFile(self.model, assets.check(self.model, suite=self._suite), origin="fixture mlbench_model")
+            source = ModelFile(
+                self.model, assets.check(self.model, suite=self._suite), origin="fixture mlbench_model"
+            )
         else:
             self.progress("model", 0.0)
             source = maker.resolve()
@@ -119,7 +125,11 @@ class Executor:
         """Return what this case's outputs are kept under; needs the model file to be resolved."""
         samples = self._samples
         functions = [self._bench.preprocess, self._bench.postprocess]
-        code = [assets.sha256_of(path) for path in sorted(self._suite.parent.glob("*.py"))] if any(functions) else []
+        code = (
+            [assets.sha256_of(path) for path in sorted(self._suite.parent.glob("*.py"))]
+            if any(functions)
+            else []
+        )
         spec = self._dataset
         generated = [spec.generate, spec.count, spec.seed, sorted(spec.shapes.items()), spec.high]
         return OutputKey(
@@ -137,7 +147,9 @@ class Executor:
         """Return a hash of everything this case's record depends on; makes the model's file if need be."""
         self._ready()
         return assets.key_of(
-            self.key().digest, assets.sha256_of(self._suite), sorted(vars(self.case.scenario).items(), key=str)
+            self.key().digest,
+            assets.sha256_of(self._suite),
+            sorted(vars(self.case.scenario).items(), key=str),
         )
 
     # --- runs ------------------------------------------------------------------------------------------
@@ -193,7 +205,9 @@ class Executor:
 
     def _timed(self, target: measure.AgentTarget) -> Passes:
         scenario = self.scenario_registry.scenario(self.case.scenario.kind)
-        return scenario.run(target, self.case.scenario, self.case.batch, lambda share: self.progress("measure", share))
+        return scenario.run(
+            target, self.case.scenario, self.case.batch, lambda share: self.progress("measure", share)
+        )
 
     def _accuracy_deadline(self, passes: Passes, samples: int) -> float:
         """Return the stage's deadline plus ten times what the calls should take."""
@@ -235,7 +249,12 @@ class Executor:
                 self._generate(agent)
             scenario = self.case.scenario
             fitted = agent.call(
-                "inputs", "fit", deadline, batch=self.case.batch, boundary=scenario.boundary, seed=scenario.seed
+                "inputs",
+                "fit",
+                deadline,
+                batch=self.case.batch,
+                boundary=scenario.boundary,
+                seed=scenario.seed,
             )
         except SuiteError as error:
             raise SuiteError(str(error), file=self._suite, key=f"dataset.{self._dataset.name}") from None
@@ -274,7 +293,12 @@ class Executor:
         fitted: Mapping[str, Any],
         before: Mapping[str, Any],
     ) -> Executed:
-        target = {**hello, **self.device.facts(), "device": self.device.name, "versions": dict(loaded.versions)}
+        target = {
+            **hello,
+            **self.device.facts(),
+            "device": self.device.name,
+            "versions": dict(loaded.versions),
+        }
         hashes = {
             "suite": assets.sha256_of(self._suite),
             "model": self._source.sha256,
@@ -286,7 +310,9 @@ class Executor:
             **{f"code.{name}": digest for name, digest in self._source.sources.items()},
         }
         same = {
-            "target": {name: target[name] for name in ("node", "processor", "machine", "cores_allowed", "python")},
+            "target": {
+                name: target[name] for name in ("node", "processor", "machine", "cores_allowed", "python")
+            },
             "versions": target["versions"],
             "options": self.options,
             "scenario": vars(self.case.scenario),
@@ -296,7 +322,11 @@ class Executor:
             measurement=measurement,
             compliance=compliance,
             placement=summary,
-            scenario={**vars(self.case.scenario), "options": dict(self.case.scenario.options), "happened": facts},
+            scenario={
+                **vars(self.case.scenario),
+                "options": dict(self.case.scenario.options),
+                "happened": facts,
+            },
             target=target,
             hashes=hashes,
             environment={"before": before, "after": environment.state()},

@@ -93,7 +93,9 @@ def _wait_for_agents(resource: str, deadline: float) -> None:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    message = f"device {resource!r} is still used by an agent of an ended run; end that process"
+                    message = (
+                        f"device {resource!r} is still used by an agent of an ended run; end that process"
+                    )
                     raise StageError("lease", message) from None
                 time.sleep(_POLL_S)
             else:

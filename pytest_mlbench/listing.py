@@ -48,7 +48,8 @@ class Listing:
         """Return one row per selected case."""
         cases = [(item, case) for item in items if (case := case_of(item)) is not None]
         return [
-            {"case": case.id, "node": item.nodeid, **case.axes, "skip": self._skip(case)} for item, case in cases
+            {"case": case.id, "node": item.nodeid, **case.axes, "skip": self._skip(case)}
+            for item, case in cases
         ]
 
     def _skip(self, case: Case) -> str | None:

@@ -28,7 +28,9 @@ class AgentTarget:
         found = self.agent.call("warm-up", "warm_up", self.deadline_s, min_s=min_s, min_samples=min_samples)
         return WarmUp(**found)
 
-    def block(self, calls: int, *, max_samples: int, min_ns: int = BLOCK_NS, repeat_sample: bool = False) -> Block:
+    def block(
+        self, calls: int, *, max_samples: int, min_ns: int = BLOCK_NS, repeat_sample: bool = False
+    ) -> Block:
         """Time one block."""
         found = self.agent.call(
             "measure",
@@ -42,7 +44,9 @@ class AgentTarget:
             repeat_sample=repeat_sample,
         )
         self.next_call = found["next"]
-        return Block(np.frombuffer(found["samples"], dtype=np.int64), found["begin_ns"], found["end_ns"], found["used"])
+        return Block(
+            np.frombuffer(found["samples"], dtype=np.int64), found["begin_ns"], found["end_ns"], found["used"]
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,9 @@ def compliance(agent: Agent, target: AgentTarget, wanted: tuple[str, ...], calls
     return ComplianceData(ids, timed, tuple(times[True]), tuple(times[False]))
 
 
-def memory_of(baseline: Mapping[str, Any], counters: Mapping[str, Any], loaded: Mapping[str, int]) -> dict[str, int]:
+def memory_of(
+    baseline: Mapping[str, Any], counters: Mapping[str, Any], loaded: Mapping[str, int]
+) -> dict[str, int]:
     """Return the memory facts a metric needs: what the agent used before the framework, after loading, at most.
 
     Samples made after the baseline are taken off. Empty where the platform told nothing usable: without a

@@ -103,11 +103,20 @@ class ModelMaker:
         }
         with self._agent("convert", _PRECISION_MAKER) as agent:
             versions = deploy.versions(agent, _PRECISION_MAKER, self._case.benchmark.timeout_s)
-            key = assets.key_of("convert", source.sha256, calibration, maker, sorted(options.items()), sorted(versions.items()))
+            key = assets.key_of(
+                "convert",
+                source.sha256,
+                calibration,
+                maker,
+                sorted(options.items()),
+                sorted(versions.items()),
+            )
             folder = assets.cached("models", key)
             path, stages = self._prepared(agent, _PRECISION_MAKER, source.path, folder, options, "convert")
         stages = {**source.stages_ns, **stages}
-        return ModelFile(path, assets.sha256_of(path), stages, f"{recipe.how} from {recipe.source}", source.sources)
+        return ModelFile(
+            path, assets.sha256_of(path), stages, f"{recipe.how} from {recipe.source}", source.sources
+        )
 
     def compile(self, source: ModelFile, options: Mapping[str, Any]) -> ModelFile:
         """Return the compiled artefact of a framework that compiles, cached by model, options and version."""
@@ -165,5 +174,3 @@ class ModelMaker:
         sources = deploy.agent_sources(framework)
         with deploy.Agent(self._device, python, sources) as agent:
             yield agent
-
-

@@ -38,7 +38,9 @@ class Options:
 def add(parser: pytest.Parser) -> None:
     """Declare the options; nothing else happens unless --mlbench is given."""
     group = parser.getgroup("mlbench", "benchmarks of machine-learning models")
-    group.addoption("--mlbench", action="store_true", help="Collect and run benchmark suites (bench_*.toml, bench_*.py).")
+    group.addoption(
+        "--mlbench", action="store_true", help="Collect and run benchmark suites (bench_*.toml, bench_*.py)."
+    )
     group.addoption(
         "--mlbench-list",
         action="store_true",
@@ -50,9 +52,13 @@ def add(parser: pytest.Parser) -> None:
         default="table",
         help="How results (or the list) are printed: a table for people, or JSON on the last line for scripts.",
     )
-    group.addoption("--mlbench-output", metavar="FILE", help="The run file (default: .mlbench/run-TIME.jsonl).")
     group.addoption(
-        "--mlbench-resume", metavar="FILE", help="Go on from a run file, or from what a killed run left of it."
+        "--mlbench-output", metavar="FILE", help="The run file (default: .mlbench/run-TIME.jsonl)."
+    )
+    group.addoption(
+        "--mlbench-resume",
+        metavar="FILE",
+        help="Go on from a run file, or from what a killed run left of it.",
     )
     group.addoption(
         "--mlbench-python",
@@ -68,7 +74,9 @@ def add(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="How long to wait for a device that another process holds (default: %(default)g).",
     )
-    parser.addini("mlbench_suites", "Where suites are, when --mlbench is given without a path.", default="suites/")
+    parser.addini(
+        "mlbench_suites", "Where suites are, when --mlbench is given without a path.", default="suites/"
+    )
 
 
 def _pythons(pairs: list[str], base: Path) -> dict[str, Path]:

@@ -62,7 +62,9 @@ def from_file(path: Path, suite: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         return _load(path)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise AssetError(f"reference file {path} is not an npz of plain arrays: {error}", file=suite) from None
+        raise AssetError(
+            f"reference file {path} is not an npz of plain arrays: {error}", file=suite
+        ) from None
 
 
 def _load(path: Path) -> dict[str, npt.NDArray[Any]]:

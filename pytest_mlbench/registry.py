@@ -33,7 +33,9 @@ def load(group: str, name: str) -> Any:
     """Load what is registered as `name` in `mlbench.<group>`; the error names the group and a near match."""
     entries = _entry_points(f"mlbench.{group}")
     if name not in entries:
-        raise SuiteError(near.unknown(group.removesuffix("s"), name, entries) + f" (entry-point group mlbench.{group})")
+        raise SuiteError(
+            near.unknown(group.removesuffix("s"), name, entries) + f" (entry-point group mlbench.{group})"
+        )
     try:
         return entries[name].load()
     except ImportError as error:
@@ -73,7 +75,9 @@ def function(reference: str, folder: Path) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise SuiteError(f"{reference!r}: {error}; the module is looked for beside the suite and in this environment") from None
+        raise SuiteError(
+            f"{reference!r}: {error}; the module is looked for beside the suite and in this environment"
+        ) from None
     finally:
         sys.path.remove(str(folder))
     try:

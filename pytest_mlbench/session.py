@@ -68,7 +68,9 @@ class MlbenchSession:
         """Refuse a second suite of the same name: case ids would collide in records and history."""
         other = self._suites.setdefault(suite.name, suite.path)
         if other != suite.path:
-            raise SuiteError(f'suite "{suite.name}" is also {other}; give one of them another `name`', file=suite.path)
+            raise SuiteError(
+                f'suite "{suite.name}" is also {other}; give one of them another `name`', file=suite.path
+            )
 
     def python_suite(self, path: Path, tables: Mapping[str, Any]) -> SuiteSpec:
         """Return the models and data sets of a Python suite, parsed once."""
@@ -100,7 +102,9 @@ class MlbenchSession:
         """Collect suites."""
         return collect.suite_file(file_path, parent)
 
-    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    def pytest_pycollect_makemodule(
+        self, module_path: Path, parent: pytest.Collector
+    ) -> pytest.Module | None:
         """Make a Python suite of a bench_*.py file that pytest collects itself."""
         if module_path.name.startswith("bench_"):
             return collect.PythonSuite.from_parent(parent, path=module_path)
@@ -210,7 +214,9 @@ class MlbenchSession:
             "source": environment.revision(self.config.rootpath),
             "arguments": list(self.config.invocation_params.args),
             "resumed": str(self.options.resume) if self.options.resume else None,
-            "ci": {name: os.environ[name] for name in ("CI", "GITHUB_RUN_ID", "GITHUB_SHA") if name in os.environ},
+            "ci": {
+                name: os.environ[name] for name in ("CI", "GITHUB_RUN_ID", "GITHUB_SHA") if name in os.environ
+            },
         }
 
 
@@ -244,5 +250,3 @@ def _die_with_controller() -> None:
         import signal
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-

@@ -79,8 +79,9 @@ def read_settings(table: Table, scope: Scope, base: BenchmarkSpec) -> BenchmarkS
         ]
         changes["metrics"] = unique(named, "metric function")
     if "marks" in table:
-        marks = [(as_word(item, at), at) for item, at in table.items("marks", "strings")]
-        changes["marks"] = unique(marks, "mark")
+        changes["marks"] = unique(
+            [(_mark(item, at), at) for item, at in table.items("marks", "strings")], "mark"
+        )
     if "expect" in table:
         names = MetricNames.of(scope.known, bool(changes.get("metrics", base.metrics)))
         changes["expect"] = read_expect(*table.at("expect"), names, base.expect)
@@ -92,6 +93,13 @@ def read_settings(table: Table, scope: Scope, base: BenchmarkSpec) -> BenchmarkS
         timeout_s=table.number("timeout_s", base.timeout_s, above=0),
         **changes,
     )
+
+
+def _mark(value: object, place: Place) -> str:
+    text = as_text(value, place)
+    if not text.isidentifier():
+        raise place.error(f'"{text}" is no name of a pytest mark; write for example "slow"')
+    return text
 
 
 def read_scenarios(table: Table, known: Known) -> tuple[ScenarioSpec, ...]:

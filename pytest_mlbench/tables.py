@@ -132,7 +132,7 @@ def as_word(value: object, place: Place) -> str:
     """Return `value` if it may stand in a case id: letters, digits, `_` and `.`."""
     text = as_text(value, place)
     if not _WORD.fullmatch(text):
-        raise place.error(f'"{text}" stands in case ids, so it may hold only letters, digits, "_" and "."')
+        raise place.error(f'"{text}" may hold only letters, digits, "_" and "."')
     return text
 
 
@@ -140,9 +140,7 @@ def as_name(value: object, place: Place) -> str:
     """Return `value` if it may name a suite or a benchmark: as a word, and `-`."""
     text = as_text(value, place)
     if not _NAME.fullmatch(text):
-        raise place.error(
-            f'"{text}" stands in case ids, so it may hold only letters, digits, "_", "." and "-"'
-        )
+        raise place.error(f'"{text}" may hold only letters, digits, "_", "." and "-"')
     return text
 
 

@@ -1,44 +1,55 @@
 # Runs on the target as the first thing after execnet's own start (`remote_exec` of this file's text).
 # It is executed, not imported: execnet gives it the name `channel` and nothing else of ours exists yet.
 # Python >= 3.9, standard library only.
+from __future__ import annotations
+
 import ctypes
 import faulthandler
+import importlib
 import importlib.abc
+import importlib.machinery
 import importlib.util
 import linecache
 import os
 import signal
 import sys
+from types import ModuleType
+from typing import Any
+
+channel: Any  # given by execnet
 
 
 class Sources(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Import modules from the sources the host sent: nothing is installed or written on the target."""
 
-    def __init__(self, sources):
+    def __init__(self, sources: dict[str, str]) -> None:
         self.sources = sources
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        """Find the modules that travelled, and no others."""
         if fullname not in self.sources:
             return None
         return importlib.util.spec_from_loader(fullname, self, is_package=self.is_package(fullname))
 
-    def is_package(self, fullname):
+    def is_package(self, fullname: str) -> bool:
+        """Tell whether another module that travelled lies inside."""
         return any(name.startswith(fullname + ".") for name in self.sources)
 
-    def get_source(self, fullname):
+    def get_source(self, fullname: str) -> str:
+        """Return the text."""
         return self.sources[fullname]
 
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the text, and keep its lines for tracebacks: there is no file to look them up in."""
         name = module.__name__
         text = self.sources[name]
         file = "<mlbench-agent>/" + name.replace(".", "/") + ".py"
-        # Keeps tracebacks readable: there is no file to look the lines up in.
         linecache.cache[file] = (len(text), None, text.splitlines(True), file)
         exec(compile(text, file, "exec", dont_inherit=True), module.__dict__)
 
 
-def die_with(host_pid):
-    """Ask the kernel to end this process when its parent ends (an agent in native code ignores a closed pipe)."""
+def die_with(host_pid: int) -> None:
+    """Ask the kernel to end this process with its parent: in native code it would not notice a closed pipe."""
     if not sys.platform.startswith("linux"):
         return
     pr_set_pdeathsig = 1
@@ -47,7 +58,7 @@ def die_with(host_pid):
         os._exit(1)
 
 
-def capture_stderr(path):
+def capture_output(path: str) -> None:
     """Send what native code and faulthandler print to a file of this agent's own."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
@@ -56,14 +67,12 @@ def capture_stderr(path):
 
 
 if __name__ == "__channelexec__":
-    start = channel.receive()  # noqa: F821 - given by execnet
+    start = channel.receive()
     die_with(start["host_pid"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; pytest decides
     if start["log"]:
-        capture_stderr(start["log"])
+        capture_output(start["log"])
     faulthandler.enable(file=2)
     sys.path[:] = [entry for entry in sys.path if entry]  # the working directory must not shadow a framework
     sys.meta_path.insert(0, Sources(start["sources"]))
-    from mlbench_agent import serve
-
-    serve.serve(channel, start)  # noqa: F821
+    importlib.import_module("mlbench_agent.serve").serve(channel, start)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Dict
 
 
-def memory() -> Dict[str, int]:
+def memory() -> dict[str, int]:
     """Return {"rss_bytes", "peak_bytes"}: resident now and at most since the start or the last reset.
 
     Linux reads /proc/self/status. Elsewhere only the peak is known (getrusage), so rss_bytes is absent;
@@ -40,7 +39,7 @@ def reset_peak() -> bool:
     return True
 
 
-def usage() -> Dict[str, int]:
+def usage() -> dict[str, int]:
     """Return processor time in ns and context switches of this process so far."""
     times = os.times()
     used = {"user_ns": int(times.user * 1e9), "system_ns": int(times.system * 1e9)}

@@ -80,7 +80,7 @@ def _static_qdq(path: str, out: Path, calibration: str | None, per_channel: bool
         def __init__(self) -> None:
             self._feeds = iter(feeds)
 
-        def get_next(self) -> Any:  # noqa: ANN401  declared upstream
+        def get_next(self) -> Any:
             return next(self._feeds, None)
 
     # Shapes, folded constants and fused operators decide which tensors get a scale.
@@ -104,7 +104,7 @@ def _load(calibration: str) -> dict[str, np.ndarray[Any, Any]]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def _inputs(model: Any) -> dict[str, tuple[str, tuple[int, ...]]]:  # noqa: ANN401  no types upstream
+def _inputs(model: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Read the model's inputs: name -> dtype, shape with -1 for a free size."""
     import onnx
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .api import TensorSpec
 
-Batch = Dict[str, "np.ndarray[Any, Any]"]
+Array = npt.NDArray[Any]
+Batch = dict[str, Array]
 Function = Callable[[Batch], Batch]
 
 
-def apply_steps(array: np.ndarray[Any, Any], steps: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, Any]:
+def apply_steps(array: Array, steps: Sequence[Mapping[str, Any]]) -> Array:
     """Apply the declared steps, in order, to an array of shape (samples, ...); arithmetic is in float32."""
     for step in steps:
         ((name, value),) = step.items()
@@ -26,41 +29,44 @@ def apply_steps(array: np.ndarray[Any, Any], steps: Sequence[Mapping[str, Any]])
     return array
 
 
-def _scale(array: np.ndarray[Any, Any], factor: float) -> np.ndarray[Any, Any]:
-    return array.astype(np.float32) * np.float32(factor)
+def _scale(array: Array, factor: float) -> Array:
+    scaled: Array = array.astype(np.float32) * np.float32(factor)
+    return scaled
 
 
-def _offset(array: np.ndarray[Any, Any], amount: float) -> np.ndarray[Any, Any]:
-    return array.astype(np.float32) + np.float32(amount)
+def _offset(array: Array, amount: float) -> Array:
+    moved: Array = array.astype(np.float32) + np.float32(amount)
+    return moved
 
 
-def _normalize(array: np.ndarray[Any, Any], value: Mapping[str, Sequence[float]]) -> np.ndarray[Any, Any]:
+def _normalize(array: Array, value: Mapping[str, Sequence[float]]) -> Array:
     """Subtract `mean` and divide by `std`; lists match the last axis or, failing that, the first of a sample."""
     mean, std = (np.asarray(value[key], dtype=np.float32) for key in ("mean", "std"))
     if mean.size > 1 and array.shape[-1] != mean.size:
         channels_first = (-1,) + (1,) * (array.ndim - 2)
         mean, std = mean.reshape(channels_first), std.reshape(channels_first)
-    return (array.astype(np.float32) - mean) / std
+    normalized: Array = (array.astype(np.float32) - mean) / std
+    return normalized
 
 
-def _reshape(array: np.ndarray[Any, Any], shape: Sequence[int]) -> np.ndarray[Any, Any]:
+def _reshape(array: Array, shape: Sequence[int]) -> Array:
     return array.reshape((array.shape[0], *shape))
 
 
-def _transpose(array: np.ndarray[Any, Any], axes: Sequence[int]) -> np.ndarray[Any, Any]:
+def _transpose(array: Array, axes: Sequence[int]) -> Array:
     """Permute the axes of a sample, which are numbered from 0."""
     return array.transpose((0, *(axis + 1 for axis in axes)))
 
 
-def _cast(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+def _cast(array: Array, dtype: str) -> Array:
     return array.astype(np.dtype(dtype))
 
 
-def _clip(array: np.ndarray[Any, Any], bounds: Sequence[float]) -> np.ndarray[Any, Any]:
+def _clip(array: Array, bounds: Sequence[float]) -> Array:
     return np.clip(array, bounds[0], bounds[1])
 
 
-STEPS: Dict[str, Callable[[np.ndarray[Any, Any], Any], np.ndarray[Any, Any]]] = {
+STEPS: dict[str, Callable[[Array, Any], Array]] = {
     "scale": _scale,
     "offset": _offset,
     "normalize": _normalize,
@@ -84,7 +90,9 @@ def load_function(reference: str, paths: Sequence[str]) -> tuple[Callable[..., A
         function = getattr(module, function_name)
     except AttributeError:
         known = ", ".join(name for name in vars(module) if not name.startswith("_"))
-        raise AttributeError(f"{reference}: module {module_name} has no {function_name}; it has {known}") from None
+        raise AttributeError(
+            f"{reference}: module {module_name} has no {function_name}; it has {known}"
+        ) from None
     file = getattr(module, "__file__", None) or ""
     origin = {"reference": reference, "file": file, "sha256": ""}
     if file:
@@ -93,7 +101,7 @@ def load_function(reference: str, paths: Sequence[str]) -> tuple[Callable[..., A
     return function, origin
 
 
-def to_model(array: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
+def to_model(array: Array, spec: TensorSpec) -> Array:
     """Return `array` in the dtype of the model's input, quantised when the input holds quantised values.
 
     Raises TypeError when the values would not survive the conversion.
@@ -112,11 +120,12 @@ def to_model(array: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, A
     raise TypeError(f"model input {spec.name!r} takes {spec.dtype}, the prepared samples are {array.dtype}")
 
 
-def from_model(array: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
+def from_model(array: Array, spec: TensorSpec) -> Array:
     """Return an output as real numbers: dequantised when its tensor holds quantised values."""
     if spec.scale is None:
         return array
-    return (array.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
+    real: Array = (array.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
+    return real
 
 
 def digest(batch: Batch) -> str:
@@ -130,7 +139,12 @@ def digest(batch: Batch) -> str:
 
 
 def generate(
-    specs: List[TensorSpec], kind: str, count: int, seed: int, shapes: Mapping[str, Sequence[int]], high: int = 2
+    specs: list[TensorSpec],
+    kind: str,
+    count: int,
+    seed: int,
+    shapes: Mapping[str, Sequence[int]],
+    high: int = 2,
 ) -> Batch:
     """Return `count` seeded random samples for every input; integer inputs get whole numbers in [0, high)."""
     random = np.random.default_rng(seed)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 from array import array
+from collections.abc import Callable
 from itertools import repeat
 from statistics import median
-from time import perf_counter_ns as clock
-from typing import Any, Callable, Dict
+from time import perf_counter_ns
+from typing import Any
+
+clock = perf_counter_ns
 
 # A sample lasts at least this many clock readings, so that the clock's own cost stays at 0.1 % of it.
 CLOCK_READINGS_PER_SAMPLE = 1000
@@ -53,7 +56,7 @@ def run_block(
     min_ns: int,
     min_samples: int,
     max_samples: int,
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """Take samples until the block is long enough.
 
     `sample(i)` binds input i and returns (the call to time, what to do after the clock has stopped).

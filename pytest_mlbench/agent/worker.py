@@ -7,13 +7,15 @@ import os
 import platform
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from . import counters, timing
 from .api import Session, TensorSpec
-from .preprocess import Batch, Function, apply_steps, digest, from_model, generate, load_function, to_model
+from .preprocess import Array, Batch, Function, apply_steps, digest, from_model, generate, load_function, to_model
 
 CHUNK_BYTES = 4 << 20  # one message; a reply is awaited before the next is sent
 KEPT_TIMED_OUTPUTS = 64  # inputs whose outputs of the timed pass are kept for comparison
@@ -27,36 +29,36 @@ class Worker:
     """One model in one framework, and the samples it is given. State lives as long as the process."""
 
     def __init__(self, lock_file: str | None) -> None:
-        self._lock = open(lock_file, "a") if lock_file else None  # noqa: PTH123, SIM115 - held until the end
+        self._lock = open(lock_file, "a") if lock_file else None  # noqa: PTH123 - held until the end
         if self._lock is not None:
             import fcntl
 
             fcntl.flock(self._lock, fcntl.LOCK_SH)
         self._raw: Batch = {}
-        self._received: Dict[str, List[bytes]] = {}
+        self._received: dict[str, list[bytes]] = {}
         self._prepared: Batch = {}
         self._bound: Batch = {}
         self._session: Session | None = None
-        self._specs: Dict[str, TensorSpec] = {}
+        self._specs: dict[str, TensorSpec] = {}
         self._steps: Sequence[Mapping[str, Any]] = ()
         self._pre: Function | None = None
         self._post: Function | None = None
-        self._mapping: Dict[str, str] = {}
+        self._mapping: dict[str, str] = {}
         self._batch = 1
         self._batched = True
         self._samples = 0
-        self._order: np.ndarray[Any, Any] = np.zeros(0, dtype=np.int64)
-        self._outputs: Dict[str, np.ndarray[Any, Any]] = {}
-        self._timed: Dict[int, Batch] = {}
+        self._order: Array = np.zeros(0, dtype=np.int64)
+        self._outputs: dict[str, Array] = {}
+        self._timed: dict[int, Batch] = {}
         self._keep_timed = False
         self._boundary = "invoke"
-        self._baseline: Dict[str, int] = {}
+        self._baseline: dict[str, int] = {}
         self._generated_bytes = 0
         self._peak_reset = False
 
     # --- start -----------------------------------------------------------------------------------------
 
-    def hello(self) -> Dict[str, Any]:
+    def hello(self) -> dict[str, Any]:
         """Say who and where this is."""
         return {
             "pid": os.getpid(),
@@ -71,7 +73,7 @@ class Worker:
             "clock_resolution_ns": time.get_clock_info("perf_counter").resolution * 1e9,
         }
 
-    def receive(self, name: str, dtype: str, shape: List[int], data: bytes, done: bool) -> int:
+    def receive(self, name: str, dtype: str, shape: list[int], data: bytes, done: bool) -> int:
         """Take one chunk of a data set's array; the last one completes it."""
         parts = self._received.setdefault(name, [])
         parts.append(data)
@@ -81,16 +83,16 @@ class Worker:
             self._samples = int(shape[0])
         return len(data)
 
-    def functions(self, pre: str | None, post: str | None, paths: List[str]) -> Dict[str, Any]:
+    def functions(self, pre: str | None, post: str | None, paths: list[str]) -> dict[str, Any]:
         """Import the user's own pre- and post-processing; returns where each came from."""
-        origins: Dict[str, Any] = {}
+        origins: dict[str, Any] = {}
         if pre is not None:
             self._pre, origins["preprocess"] = load_function(pre, paths)
         if post is not None:
             self._post, origins["postprocess"] = load_function(post, paths)
         return origins
 
-    def steps(self, steps: List[Dict[str, Any]], mapping: Dict[str, str]) -> Dict[str, Any]:
+    def steps(self, steps: list[dict[str, Any]], mapping: dict[str, str]) -> dict[str, Any]:
         """Set how samples are prepared and prepare all of them; returns the shape of one sample by name."""
         self._steps, self._mapping = steps, mapping
         self._prepared = self._prepare(self._raw)
@@ -102,28 +104,28 @@ class Worker:
 
     # --- model -----------------------------------------------------------------------------------------
 
-    def prepare(self, adapter: str, path: str, out_dir: str, options: Dict[str, Any]) -> str:
+    def prepare(self, adapter: str, path: str, out_dir: str, options: dict[str, Any]) -> str:
         """Compile or convert a model; returns the path of what load() takes."""
         return str(importlib.import_module(adapter).prepare(path, out_dir, options))
 
-    def build(self, reference: str, paths: List[str], out: str, seed: int) -> Dict[str, str]:
+    def build(self, reference: str, paths: list[str], out: str, seed: int) -> dict[str, str]:
         """Let the suite's own function write its model; returns where the function came from."""
         function, origin = load_function(reference, paths)
         function(out + ".part", seed)
-        os.replace(out + ".part", out)
+        Path(out + ".part").replace(out)
         return origin
 
-    def versions(self, adapter: str) -> Dict[str, str]:
+    def versions(self, adapter: str) -> dict[str, str]:
         """Return the versions of the framework and of what it stands on."""
         return {**importlib.import_module(adapter).versions(), "numpy": np.__version__}
 
-    def baseline(self) -> Dict[str, Any]:
+    def baseline(self) -> dict[str, Any]:
         """Mark the memory in use before the framework is imported."""
         self._peak_reset = counters.reset_peak()
         self._baseline = counters.memory()
         return {**self._baseline, "reset": self._peak_reset}
 
-    def load(self, adapter: str, framework: str, path: str, options: Dict[str, Any]) -> Dict[str, Any]:
+    def load(self, adapter: str, framework: str, path: str, options: dict[str, Any]) -> dict[str, Any]:
         """Import the framework and load the model; returns both times, tensors and versions."""
         module = importlib.import_module(adapter)
         begin = timing.clock()
@@ -141,7 +143,7 @@ class Worker:
             "memory": counters.memory(),
         }
 
-    def generate(self, kind: str, count: int, seed: int, shapes: Dict[str, List[int]], high: int) -> None:
+    def generate(self, kind: str, count: int, seed: int, shapes: dict[str, list[int]], high: int) -> None:
         """Make random samples of the loaded model's own input shapes."""
         before = counters.memory().get("rss_bytes", 0)
         try:
@@ -152,7 +154,7 @@ class Worker:
         self._prepared = self._prepare(self._raw)
         self._generated_bytes = max(0, counters.memory().get("rss_bytes", 0) - before)
 
-    def fit(self, batch: int, boundary: str, seed: int) -> Dict[str, Any]:
+    def fit(self, batch: int, boundary: str, seed: int) -> dict[str, Any]:
         """Match samples with the model's inputs; returns the digest of the prepared tensors and the order's seed.
 
         Raises Refused, with both sides' names and shapes, when they do not fit.
@@ -163,7 +165,9 @@ class Worker:
         named = self._by_input(self._prepared)
         self._batched = all(self._check(spec, named[spec.name]) for spec in self._model.inputs)
         if not self._batched and batch != 1:
-            raise Refused(f"the model has no batch dimension, so batch {batch} cannot be run; remove it from the suite")
+            raise Refused(
+                f"the model has no batch dimension, so batch {batch} cannot be run; remove it from the suite"
+            )
         found = digest(named)
         self._prepared = {spec.name: self._convert(spec, named[spec.name]) for spec in self._model.inputs}
         self._order = np.random.default_rng(seed).permutation(self._samples)
@@ -182,12 +186,14 @@ class Worker:
             )
         return {name: arrays[array] for name, array in wanted.items()}
 
-    def _check(self, spec: TensorSpec, array: np.ndarray[Any, Any]) -> bool:
+    def _check(self, spec: TensorSpec, array: Array) -> bool:
         """Tell whether the input has a batch dimension before a sample's shape; Refused when nothing fits."""
         sample = array.shape[1:]
 
         def fits(shape: Sequence[int]) -> bool:
-            return len(shape) == len(sample) and all(want in (-1, have) for want, have in zip(shape, sample))
+            if len(shape) != len(sample):
+                return False
+            return all(want in (-1, have) for want, have in zip(shape, sample))  # noqa: B905 - Python 3.9
 
         if len(spec.shape) == len(sample) + 1 and fits(spec.shape[1:]):
             if spec.shape[0] not in (-1, self._batch) and self._session_fixed(spec):
@@ -207,7 +213,9 @@ class Worker:
         """Tell whether the framework really refuses another batch (LiteRT resizes what reads as fixed)."""
         assert self._session is not None
         batch = {
-            other.name: np.zeros((self._batch, *(max(1, size) for size in other.shape[1:])), dtype=other.dtype)
+            other.name: np.zeros(
+                (self._batch, *(max(1, size) for size in other.shape[1:])), dtype=other.dtype
+            )
             for other in self._session.inputs
         }
         try:
@@ -217,7 +225,7 @@ class Worker:
             return True
         return False
 
-    def _convert(self, spec: TensorSpec, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def _convert(self, spec: TensorSpec, array: Array) -> Array:
         try:
             return to_model(array, spec)
         except TypeError as error:
@@ -236,7 +244,7 @@ class Worker:
         self._bound = inputs
         self._model.bind(inputs)
 
-    def _slice(self, arrays: Batch, indices: np.ndarray[Any, Any]) -> Batch:
+    def _slice(self, arrays: Batch, indices: Array) -> Batch:
         if not self._batched:
             return {name: array[indices[0]] for name, array in arrays.items()}
         return {name: np.ascontiguousarray(array[indices]) for name, array in arrays.items()}
@@ -253,18 +261,20 @@ class Worker:
         self._bind(self._slice(self._prepared, self._indices(0)))
         return timing.time_call(self._model.invoke)
 
-    def _indices(self, number: int) -> np.ndarray[Any, Any]:
+    def _indices(self, number: int) -> Array:
         """Return the samples of call `number`: the seeded order, taken round and round."""
         start = number * self._batch
         return self._order.take(range(start, start + self._batch), mode="wrap")
 
-    def _call(self, boundary: str, indices: np.ndarray[Any, Any]) -> tuple[Callable[[], Any], Callable[[], Batch]]:
+    def _call(
+        self, boundary: str, indices: Array
+    ) -> tuple[Callable[[], Any], Callable[[], Batch]]:
         """Bind a call's input; returns what to time and what gives its outputs afterwards."""
         model = self._model
         if boundary == "invoke":
             self._bind(self._slice(self._prepared, indices))
             return model.invoke, model.fetch
-        kept: List[Batch] = []
+        kept: list[Batch] = []
         if boundary == "set_invoke_get":
             inputs = self._slice(self._prepared, indices)
 
@@ -274,7 +284,11 @@ class Worker:
                 kept[:] = [model.fetch()]
 
             return through, lambda: kept[0]
-        raw = self._slice(self._raw, indices) if self._batched else {n: a[indices] for n, a in self._raw.items()}
+        raw = (
+            self._slice(self._raw, indices)
+            if self._batched
+            else {n: a[indices] for n, a in self._raw.items()}
+        )
         specs = model.inputs
 
         def end_to_end() -> None:
@@ -287,14 +301,14 @@ class Worker:
 
         return end_to_end, lambda: kept[0]
 
-    def run_outputs(self, batch: int | None, count: int | None) -> Dict[str, Any]:
+    def run_outputs(self, batch: int | None, count: int | None) -> dict[str, Any]:
         """Run every sample once, in order (`count`: the first ones); keeps the outputs for fetch_outputs().
 
         The last batch is filled up with its own last sample, whose extra outputs are dropped.
         """
         batch = batch or self._batch
         total = min(self._samples, count or self._samples)
-        parts: Dict[str, List[np.ndarray[Any, Any]]] = {}
+        parts: dict[str, list[Array]] = {}
         for start in range(0, total, batch):
             wanted = np.minimum(np.arange(start, start + batch), total - 1)
             self._bind(self._slice(self._prepared, wanted))
@@ -309,7 +323,7 @@ class Worker:
         self._outputs = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         return self._described()
 
-    def _described(self) -> Dict[str, Any]:
+    def _described(self) -> dict[str, Any]:
         self._outputs = {name: np.ascontiguousarray(array) for name, array in self._outputs.items()}
         return {name: {"dtype": a.dtype.str, "shape": list(a.shape)} for name, a in self._outputs.items()}
 
@@ -320,7 +334,7 @@ class Worker:
 
     # --- timing ----------------------------------------------------------------------------------------
 
-    def warm_up(self, min_s: float, min_samples: int) -> Dict[str, Any]:
+    def warm_up(self, min_s: float, min_samples: int) -> dict[str, Any]:
         """Run calls that are not measured, then find how many calls make a sample."""
         begin, number, taken = timing.clock(), 0, []
         while number < min_samples or timing.clock() - begin < min_s * 1e9:
@@ -338,8 +352,14 @@ class Worker:
         }
 
     def block(
-        self, first: int, calls: int, min_ns: int, min_samples: int, max_samples: int, repeat_sample: bool = False
-    ) -> Dict[str, Any]:
+        self,
+        first: int,
+        calls: int,
+        min_ns: int,
+        min_samples: int,
+        max_samples: int,
+        repeat_sample: bool = False,
+    ) -> dict[str, Any]:
         """Time one block of samples from call number `first` on; `repeat_sample` binds the same input each time."""
 
         def sample(number: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -359,12 +379,12 @@ class Worker:
         """Keep the outputs of the first timed calls, for comparison with the accuracy pass."""
         self._keep_timed = keep
 
-    def _keep(self, indices: np.ndarray[Any, Any], fetched: Batch) -> None:
+    def _keep(self, indices: Array, fetched: Batch) -> None:
         for name, array in self._results(fetched).items():
             for position, index in enumerate(indices):
                 self._timed.setdefault(int(index), {}).setdefault(name, array[position])
 
-    def timed_outputs(self) -> Dict[str, Any]:
+    def timed_outputs(self) -> dict[str, Any]:
         """Make the kept outputs of the timed pass the ones fetch_outputs() gives; returns their sample numbers."""
         ids = sorted(self._timed)
         names = self._timed[ids[0]] if ids else {}
@@ -373,7 +393,7 @@ class Worker:
 
     # --- facts -----------------------------------------------------------------------------------------
 
-    def counters(self) -> Dict[str, Any]:
+    def counters(self) -> dict[str, Any]:
         """Return memory and processor use so far."""
         return {
             "memory": counters.memory(),
@@ -382,7 +402,7 @@ class Worker:
             "generated_bytes": self._generated_bytes,
         }
 
-    def placement(self) -> Dict[str, Any]:
+    def placement(self) -> dict[str, Any]:
         """Return what ran where and in which precision."""
         found = self._model.placement()
         return {

@@ -39,7 +39,9 @@ def check_drop(
 def _message(pairs: Paired, drop: MaxDrop) -> str:
     points = 100 * (pairs.lost - pairs.gained) / pairs.n
     low, high = _drop_interval(pairs)
-    change = f"drops by {points:.3g} points" if points > 0 else f"does not drop ({-points:+.3g} points)"
+    change = f"drops by {points:.3g} points" if points > 0 else f"does not drop (+{-points:.3g} points)"
+    if not points:
+        change = "is unchanged"
     lines = [
         f"top-1 {change} against {drop.source}, limit <= {drop.points:g} points: "
         f"{pairs.here / pairs.n:.4g} here, {pairs.there / pairs.n:.4g} in {drop.source}, n = {pairs.n}",

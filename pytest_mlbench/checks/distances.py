@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
 import numpy as np
@@ -98,8 +98,9 @@ def rounded_down(value: float, digits: int = 3) -> str:
 
 
 def _rounded(value: float, digits: int, rounding: str) -> str:
-    # The decimal is on the right side of `value`, and reading it back is monotone, so the float is too.
-    return f"{Context(prec=digits, rounding=rounding).create_decimal(Decimal(value)):g}"
+    # From the shortest decimal that reads back as `value`; reading is monotone, so the side is kept.
+    decimal = Context(prec=digits, rounding=rounding).create_decimal(repr(float(value)))
+    return f"{float(decimal):.{digits}g}"
 
 
 def chunks(found: Array, reference: Array) -> Iterator[tuple[int, Floats, Floats]]:

@@ -192,12 +192,14 @@ def _elementwise(pair: _Pair, rtol: float, atol: float) -> _Finding:
     facts: dict[str, Any] = {
         "failing_samples": result.failing_samples,
         "failing_elements": result.failing_elements,
-        "smallest_atol": result.smallest_atol,
-        "smallest_rtol": result.smallest_rtol,
     }
     if result.worst is None:
         return _Finding("pass", f"output {pair.name!r}: all {pair.found.size} elements within {rule}", facts)
-    facts["worst_sample"] = str(pair.ids[result.worst[0]])
+    facts |= {
+        "worst_sample": str(pair.ids[result.worst[0]]),
+        "smallest_atol": result.smallest_atol,
+        "smallest_rtol": result.smallest_rtol,
+    }
     atol_text, rtol_text = (
         "none" if value is None else distances.rounded_up(value)
         for value in (result.smallest_atol, result.smallest_rtol)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_mlbench import environment
+from pytest_mlbench.environment import processor
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Cpu:
 
     def facts(self) -> Mapping[str, Any]:
         """Return what identifies this processor."""
-        return environment.processor()
+        return processor()
 
 
 DEVICE = Cpu()

@@ -12,7 +12,19 @@ from pytest_mlbench.reporters.table import Table
 from pytest_mlbench.stores.runfile import Run
 from pytest_mlbench.units import plain
 
-_COLUMNS = ("case", "precision", "outcome", "p50", "+-", "p99", "throughput", "top-1", "memory", "size", "vs ref")
+_COLUMNS = (
+    "case",
+    "precision",
+    "outcome",
+    "p50",
+    "+-",
+    "p99",
+    "throughput",
+    "top-1",
+    "memory",
+    "size",
+    "vs ref",
+)
 _RIGHT = ("p50", "+-", "p99", "throughput", "top-1", "memory", "size", "vs ref")
 _STAGES_SHOWN = 3
 
@@ -47,7 +59,10 @@ def lines(records: Sequence[Record], verbosity: int = 0) -> list[str]:
 
 def summary(records: Sequence[Record], run_file: Path) -> str:
     """Return one line: how many cases came out how, and where the run file is."""
-    counts = {word: sum(record.outcome == word for record in records) for word in dict.fromkeys(r.outcome for r in records)}
+    counts = {
+        word: sum(record.outcome == word for record in records)
+        for word in dict.fromkeys(r.outcome for r in records)
+    }
     told = ", ".join(f"{count} {word}" for word, count in counts.items())
     return f"{len(records)} cases: {told}. Run file: {run_file}"
 
@@ -134,7 +149,9 @@ def _details(records: Iterable[Record]) -> list[str]:
         found.append(record.case)
         for metric in record.metrics:
             value = "-" if metric.value is None else plain(metric.value, metric.unit)
-            found.append(f"  {metric.name:<22} {value:>12}  {metric.origin}  {metric.reason or metric.note}".rstrip())
+            found.append(
+                f"  {metric.name:<22} {value:>12}  {metric.origin}  {metric.reason or metric.note}".rstrip()
+            )
         for check in record.checks:
             found.append(f"  {check.outcome:<4} {check.name}: {check.message}")
     return [*found, ""] if found else []

@@ -60,5 +60,7 @@ class Scenario(Protocol):
     @property
     def name(self) -> str: ...
 
-    def run(self, target: Target, spec: ScenarioSpec, batch: int, progress: Callable[[float], None]) -> Passes:
+    def run(
+        self, target: Target, spec: ScenarioSpec, batch: int, progress: Callable[[float], None]
+    ) -> Passes:
         """Warm up and take samples; `progress` is told the share done, from 0 to 1."""

@@ -101,7 +101,9 @@ def begin(run_file: Path, header: Mapping[str, Any]) -> None:
             ignore = run_file.parent / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n", encoding="utf-8")
-        (parts / "header.json").write_text(dumps({"kind": "header", "schema": SCHEMA, **header}) + "\n", encoding="utf-8")
+        (parts / "header.json").write_text(
+            dumps({"kind": "header", "schema": SCHEMA, **header}) + "\n", encoding="utf-8"
+        )
     except OSError as error:
         raise _unwritable(parts, error) from None
 
@@ -145,7 +147,11 @@ def finish(run_file: Path, footer: Mapping[str, Any]) -> Run:
     """Merge the journals into the run file, atomically, and remove them; returns the run."""
     parts = parts_dir(run_file)
     run = read(parts)
-    footer = {"kind": "footer", "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"), **footer}
+    footer = {
+        "kind": "footer",
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **footer,
+    }
     part = run_file.with_name(run_file.name + ".part")
     try:
         with part.open("w", encoding="utf-8") as stream:
@@ -184,7 +190,9 @@ def read(path: Path) -> Run:
         raise RunFileError(f"{path} is not a run file: its first line is no header")
     schema = lines[0].get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise RunFileError(f"{path} has schema {schema!r}, this version reads up to {SCHEMA}; upgrade pytest-mlbench")
+        raise RunFileError(
+            f"{path} has schema {schema!r}, this version reads up to {SCHEMA}; upgrade pytest-mlbench"
+        )
     try:
         records = tuple(Record.from_json(line) for line in lines if line.get("kind") == "record")
     except (TypeError, ValueError, AttributeError) as error:

@@ -158,8 +158,12 @@ def test_a_missing_file_is_a_suite_error(tmp_path):
         ("mlbench = 1", "", ['the key "mlbench" is missing', "mlbench = 1"]),
         ("mlbench = 1", "mlbench = 2", ["mlbench: suite schema 2 is not known", "reads 1"]),
         ("mlbench = 1", "mlbench = true", ["mlbench: expected a whole number, found true"]),
-        ("mlbench = 1", "mlbench = 1\nmodels = 1", ["models: unknown key", 'did you mean "model"?', "benchmark"]),
-        ("mlbench = 1", 'mlbench = 1\nname = "a/b"', ["name:", "case ids"]),
+        (
+            "mlbench = 1",
+            "mlbench = 1\nmodels = 1",
+            ["models: unknown key", 'did you mean "model"?', "benchmark"],
+        ),
+        ("mlbench = 1", 'mlbench = 1\nname = "a/b"', ["name:", "may hold only letters"]),
         ("[[model]]", "[model]", ["model: expected a list of tables", "write [[model]], not [model]"]),
         ("[[benchmark]]", "[benchmark]", ["write [[benchmark]], not [benchmark]"]),
         ("files = {", "fils = {", ["model[0].fils: unknown key", 'did you mean "files"?', "quantize"]),
@@ -168,14 +172,26 @@ def test_a_missing_file_is_a_suite_error(tmp_path):
         ('name = "digits_cnn"', "", ['model[0]: the key "name" is missing']),
         ("onnx = {", "onxx = {", ["model[0].files.onxx: unknown format", 'did you mean "onnx"?']),
         ("{ fp32 = ", "{ f32 = ", ["model[0].files.onnx.f32: unknown precision", 'did you mean "fp32"?']),
-        ('from = "fp32"', 'from = "fp64"', ["quantize.int8.from", "has no fp64 to make int8 from (it has fp32)"]),
+        (
+            'from = "fp32"',
+            'from = "fp64"',
+            ["quantize.int8.from", "has no fp64 to make int8 from (it has fp32)"],
+        ),
         ('from = "fp32"', 'from = "fp23"', ["quantize.int8.from: unknown precision", 'did you mean "fp32"?']),
         ("static_qdq", "static", ["quantize.int8.how: unknown way", 'did you mean "static_qdq"?']),
         ("static_qdq", "float16", ["quantize.int8.how", '"float16" makes fp16, not int8']),
         (', calibration = "data/calibration.npz"', "", ['quantize.int8: the key "calibration" is missing']),
-        ('"models/digits.onnx" = "', '"models/digit.onnx" = "', ["unknown file", 'did you mean "models/digits.onnx"?']),
+        (
+            '"models/digits.onnx" = "',
+            '"models/digit.onnx" = "',
+            ["unknown file", 'did you mean "models/digits.onnx"?'],
+        ),
         (DIGEST, "abc", ['sha256."models/digits.onnx": expected 64 hexadecimal digits']),
-        ('"data/test.npz"', '["data/test.npz"]', ["dataset.digits.file: expected a string, found a list of 1"]),
+        (
+            '"data/test.npz"',
+            '["data/test.npz"]',
+            ["dataset.digits.file: expected a string, found a list of 1"],
+        ),
         ("[dataset.digits]", "[dataset.digits-0]", ["dataset.digits-0:", "letters, digits"]),
     ],
 )
@@ -346,7 +362,10 @@ class TestDatasets:
         [
             ({"scale": 2}, {"scale": 2.0}),
             ({"offset": -1}, {"offset": -1.0}),
-            ({"normalize": {"mean": [1, 2], "std": [3, 4.5]}}, {"normalize": {"mean": (1, 2), "std": (3, 4.5)}}),
+            (
+                {"normalize": {"mean": [1, 2], "std": [3, 4.5]}},
+                {"normalize": {"mean": (1, 2), "std": (3, 4.5)}},
+            ),
             ({"reshape": [-1, 8]}, {"reshape": (-1, 8)}),
             ({"reshape": []}, {"reshape": ()}),
             ({"transpose": [2, 0, 1]}, {"transpose": (2, 0, 1)}),
@@ -441,9 +460,14 @@ class TestPythonSuites:
 
 
 _VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.sampled_from(["", "m", "fp32", "a:b", "<= 1"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats()
+    | st.sampled_from(["", "m", "fp32", "a:b", "<= 1"]),
     lambda inner: (
-        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["name", "onnx", "fp32", "*"]), inner, max_size=2)
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["name", "onnx", "fp32", "*"]), inner, max_size=2)
     ),
     max_leaves=5,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..api import Node, Placement, TensorSpec
-from .binding import check_inputs, precision
+from .binding import check_inputs, precision, show_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,7 +63,9 @@ class LitertSession:
         self.outputs = [_spec(detail) for detail in results]
         self._indexes = {detail["name"]: int(detail["index"]) for detail in arguments}
         self._results = [(detail["name"], int(detail["index"])) for detail in results]
-        self._shapes = {detail["name"]: tuple(int(size) for size in detail["shape"]) for detail in arguments}
+        self._shapes: dict[str, tuple[int, ...]] | None = {
+            detail["name"]: tuple(int(size) for size in detail["shape"]) for detail in arguments
+        }
         # The framework's own call, with no frame of ours around it: this is what is timed.
         self.invoke: Callable[[], None] = self._interpreter.invoke
 
@@ -77,9 +79,16 @@ class LitertSession:
 
     def _resize(self, inputs: dict[str, np.ndarray[Any, Any]], shapes: dict[str, tuple[int, ...]]) -> None:
         check_inputs(self.inputs, inputs)
-        for name, shape in shapes.items():
-            self._interpreter.resize_tensor_input(self._indexes[name], shape, strict=True)
-        self._interpreter.allocate_tensors()
+        self._shapes = None  # should the rest fail, the next bind() starts from here
+        try:
+            for name, shape in shapes.items():
+                self._interpreter.resize_tensor_input(self._indexes[name], shape, strict=True)
+            self._interpreter.allocate_tensors()
+        except RuntimeError as error:
+            asked = ", ".join(f"{name!r} {show_shape(shape)}" for name, shape in shapes.items())
+            raise ValueError(
+                f"the model cannot be resized to {asked}, though its shapes are free: {error}"
+            ) from None
         self._shapes = shapes
 
     def fetch(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -118,7 +127,7 @@ def _closed() -> None:
     raise RuntimeError("this LiteRT session is closed")
 
 
-def _dtype_name(dtype: Any) -> str:  # noqa: ANN401  a numpy scalar type, or what upstream uses for a narrower one
+def _dtype_name(dtype: Any) -> str:
     try:
         return str(np.dtype(dtype).name)
     except TypeError:

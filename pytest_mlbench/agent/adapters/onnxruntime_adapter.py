@@ -70,7 +70,7 @@ class OnnxruntimeSession:
         arguments, results = self._session.get_inputs(), self._session.get_outputs()
         self.inputs = [_spec(argument) for argument in arguments]
         self.outputs = [_spec(result) for result in results]
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: dict[str, tuple[int, ...]] | None = None
         self._bound: dict[str, np.ndarray[Any, Any]] = {}
         named = {size for argument in arguments for size in argument.shape if isinstance(size, str)}
         # A shape that depends on data, such as the number of boxes found, may change with any new input.
@@ -129,7 +129,7 @@ def _closed() -> None:
     raise RuntimeError("this onnxruntime session is closed")
 
 
-def _open(path: str, options: Mapping[str, Any], profile: str = "") -> Any:  # noqa: ANN401  no types upstream
+def _open(path: str, options: Mapping[str, Any], profile: str = "") -> Any:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -149,7 +149,7 @@ def _open(path: str, options: Mapping[str, Any], profile: str = "") -> Any:  # n
     return onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
 
 
-def _spec(argument: Any) -> TensorSpec:  # noqa: ANN401  no types upstream
+def _spec(argument: Any) -> TensorSpec:
     # "tensor(float)"; a sequence or map keeps its own word, which no dtype matches.
     kind = argument.type[7:-1] if argument.type.startswith("tensor(") else argument.type
     shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)

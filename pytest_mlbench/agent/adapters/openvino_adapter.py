@@ -68,7 +68,7 @@ class OpenvinoSession:
         self._compiled: Any = core.compile_model(model, "CPU", _properties(options))
         self._request: Any = self._compiled.create_infer_request()
         self._indexes = {spec.name: index for index, spec in enumerate(self.inputs)}
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: dict[str, tuple[int, ...]] | None = None
         self._bound: dict[str, np.ndarray[Any, Any]] = {}
         # The framework's own call, with no frame of ours around it: this is what is timed. Sharing returns
         # views of the outputs; without it each call would copy them.
@@ -131,7 +131,7 @@ def _properties(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fix_shapes(openvino: Any, model: Any, options: Mapping[str, Any]) -> None:  # noqa: ANN401
+def _fix_shapes(openvino: Any, model: Any, options: Mapping[str, Any]) -> None:
     given = options.get("shapes") or {}
     batch = options.get("batch")
     fixed = {}
@@ -145,23 +145,23 @@ def _fix_shapes(openvino: Any, model: Any, options: Mapping[str, Any]) -> None: 
         model.reshape(fixed)
 
 
-def _input_name(port: Any) -> str:  # noqa: ANN401  no types upstream
+def _input_name(port: Any) -> str:
     return str(port.any_name)
 
 
-def _output_name(port: Any) -> str:  # noqa: ANN401  no types upstream
+def _output_name(port: Any) -> str:
     """Name an output as the file does: operators folded into it may have left further names on its tensor."""
     names = port.get_names()
     own = port.get_node().get_friendly_name().rpartition("/sink_port_")[0]
     return own if own in names else str(port.any_name) if names else str(port.get_node().get_friendly_name())
 
 
-def _spec(port: Any, name: str) -> TensorSpec:  # noqa: ANN401  no types upstream
+def _spec(port: Any, name: str) -> TensorSpec:
     element = port.element_type.get_type_name()
     sizes = port.partial_shape
     shape = () if sizes.rank.is_dynamic else tuple(-1 if s.is_dynamic else s.get_length() for s in sizes)
     return TensorSpec(name, _ELEMENTS.get(element, element), shape)
 
 
-def _text(value: Any) -> str:  # noqa: ANN401  a string in current releases, an OVAny in older ones
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else str(getattr(value, "value", value))

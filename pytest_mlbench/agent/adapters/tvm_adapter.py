@@ -108,7 +108,7 @@ class TvmSession:
         self._machine: Any = relax.VirtualMachine(self._library, tvm.cpu())
         self._tensors = {spec.name: tvm.runtime.empty(spec.shape, spec.dtype) for spec in self.inputs}
         self._machine.set_input(_ENTRY, *self._tensors.values())
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: dict[str, tuple[int, ...]] | None = None
         # The framework's own call, with no frame of ours around it: this is what is timed.
         self.invoke: Callable[[], Any] = functools.partial(self._machine.module["invoke_stateful"], _ENTRY)
 
@@ -131,7 +131,7 @@ class TvmSession:
         """Run once in a second machine that reports each call, and look up each kernel's precision."""
         called: list[str] = []
 
-        def report(_function: Any, symbol: str, before: bool, _result: Any, *_args: Any) -> int:  # noqa: ANN401
+        def report(_function: Any, symbol: str, before: bool, _result: Any, *_args: Any) -> int:
             if before and not symbol.startswith("vm.builtin."):
                 called.append(symbol)
             return 0  # VMInstrumentReturnKind: go on
@@ -215,13 +215,13 @@ def _read_sidecar(artefact: Path) -> dict[str, Any]:
     return sidecar
 
 
-def _declared(onnx: Any, value: Any) -> TensorSpec:  # noqa: ANN401  no types upstream
+def _declared(onnx: Any, value: Any) -> TensorSpec:
     kind = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
     return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape)
 
 
-def _described(name: str, type_: Any) -> dict[str, Any]:  # noqa: ANN401  no types upstream
+def _described(name: str, type_: Any) -> dict[str, Any]:
     # A size that depends on data is an expression, not a number.
     sizes = [int(size) if hasattr(size, "value") else -1 for size in type_.shape.values]
     return {"name": name, "dtype": str(type_.dtype), "shape": sizes}

@@ -16,7 +16,7 @@ _REDUCE = 2  # tirx.IterVar.CommReduce
 _WIDTHS = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8, "int16": 16, "uint16": 16, "int32": 32, "uint32": 32}
 
 
-def kernel_table(module: Any) -> dict[str, list[Any]]:  # noqa: ANN401  no types upstream
+def kernel_table(module: Any) -> dict[str, list[Any]]:
     """Describe each kernel of a lowered module: symbol -> [operator, precision, computes].
 
     A kernel computes if one of its blocks reduces over products of two tensors, as convolutions and matrix
@@ -38,7 +38,7 @@ def kernel_table(module: Any) -> dict[str, list[Any]]:  # noqa: ANN401  no types
     return table
 
 
-def _reductions(statement: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def _reductions(statement: Any) -> Iterator[tuple[str, Any]]:
     """Walk statements down to blocks with a reduced axis: (block name, body)."""
     kind = type(statement).__name__
     if kind == "SBlock":
@@ -53,7 +53,7 @@ def _reductions(statement: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
         yield from _reductions(child)
 
 
-def _products(statement: Any) -> Iterator[str]:  # noqa: ANN401
+def _products(statement: Any) -> Iterator[str]:
     """Name the precision of each product of two different buffers that a block's stores accumulate."""
     for child in getattr(statement, "seq", None) or ():
         yield from _products(child)
@@ -68,14 +68,14 @@ def _products(statement: Any) -> Iterator[str]:  # noqa: ANN401
         waiting += _operands(expression)
 
 
-def _operands(expression: Any) -> list[Any]:  # noqa: ANN401
+def _operands(expression: Any) -> list[Any]:
     # Not `indices` of a load: address arithmetic multiplies too.
     fields = ("a", "b", "value", "true_value", "false_value", "body")
     found = [getattr(expression, field) for field in fields if hasattr(expression, field)]
     return found + list(getattr(expression, "args", ()))
 
 
-def _loads(expression: Any) -> dict[str, str]:  # noqa: ANN401
+def _loads(expression: Any) -> dict[str, str]:
     """List the buffers that an expression reads: name -> stored type."""
     found: dict[str, str] = {}
     waiting = [expression]

@@ -48,7 +48,8 @@ def test_the_message_has_all_that_is_known() -> None:
     facts = result.facts
     assert (facts["n"], facts["lost"], facts["gained"]) == (360, 16, 6)
     low, high = facts["interval_points"]
-    assert low < facts["drop_points"] == pytest.approx(100 * 10 / 360) < high
+    assert facts["drop_points"] == pytest.approx(100 * 10 / 360)
+    assert low < facts["drop_points"] < high
 
 
 def test_a_gain_is_told_as_one() -> None:
@@ -56,6 +57,10 @@ def test_a_gain_is_told_as_one() -> None:
     assert result.outcome == "pass"
     assert "does not drop (+1.67 points)" in result.message
     assert result.facts["drop_points"] < 0
+
+
+def test_no_change_is_told_without_a_signed_zero() -> None:
+    assert "top-1 is unchanged against fp32" in check_drop(*pair(9, 0, 0, 1), MaxDrop("fp32", 1.0)).message
 
 
 def test_few_samples_pass_with_a_warning() -> None:

@@ -53,9 +53,7 @@ def test_the_message_tells_the_speed_up_and_the_evidence() -> None:
 
 def test_noise_fails_less_than_once_in_a_hundred() -> None:
     random = np.random.default_rng(5)
-    outcomes = [
-        check_repeat_sample(*random.lognormal(4, 0.2, size=(2, 8))).outcome for _ in range(500)
-    ]
+    outcomes = [check_repeat_sample(*random.lognormal(4, 0.2, size=(2, 8))).outcome for _ in range(500)]
     assert outcomes.count("fail") <= 5
 
 
@@ -140,5 +138,7 @@ def test_a_batch_that_mixes_its_samples_fails() -> None:
 
 
 def test_the_single_sample_is_the_reference_of_the_batch() -> None:
-    (_, result) = check_batch_invariance({"y": np.ones((2, 3))}, {"y": np.zeros((2, 3))}, Tolerance(rtol=1e-3))
+    (_, result) = check_batch_invariance(
+        {"y": np.ones((2, 3))}, {"y": np.zeros((2, 3))}, Tolerance(rtol=1e-3)
+    )
     assert "0.0 against reference 1.0" in result.message

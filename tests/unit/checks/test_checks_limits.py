@@ -90,7 +90,9 @@ def test_a_bound_is_told_in_plain_units(metric, limit, outcome, message) -> None
 
 
 def test_a_metric_that_was_not_measured_decides_nothing() -> None:
-    reason = "the p99 upper bound needs 662 one-call readings and there are 64: raise the scenario's min_samples"
+    reason = (
+        "the p99 upper bound needs 662 one-call readings and there are 64: raise the scenario's min_samples"
+    )
     result = only(MS5, Metric("latency.p99.upper99", None, "ns", "lower", reason=reason))
     assert result.outcome == "insufficient"
     assert reason in result.message

@@ -18,7 +18,13 @@ from pytest_mlbench.spec import Limit
 def nodes(*kinds: tuple[int, str, str], moving: int = 0):
     """Return nodes from (count, precision, where), and `moving` casts that do not compute."""
     found = [
-        {"name": f"conv{i}_{precision}", "op": "Conv", "where": where, "precision": precision, "compute": True}
+        {
+            "name": f"conv{i}_{precision}",
+            "op": "Conv",
+            "where": where,
+            "precision": precision,
+            "compute": True,
+        }
         for count, precision, where in kinds
         for i in range(count)
     ]

@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from pytest_mlbench.matrix import Case
 from pytest_mlbench.metrics.api import Measurement, Samples
 from pytest_mlbench.spec import BenchmarkSpec, FrameworkSpec, ModelSpec, Price, ScenarioSpec, SuiteSpec
+
+# The machines that run this are shared: how long one example took says nothing.
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
 
 
 def make_samples(
@@ -35,7 +40,9 @@ def make_case(*, kind: str = "single_stream", task: str | None = None, price: Pr
     benchmark = BenchmarkSpec("classify", ("digits",), (framework,), ("fp32",), ("cpu",), price=price)
     suite = SuiteSpec("digits", Path("bench_digits.toml"), {"digits": model}, {}, (benchmark,))
     scenario = ScenarioSpec(kind=kind)
-    return Case(suite, benchmark, model, framework, "fp32", "cpu", 1, None, scenario, "digits-onnxruntime-fp32-cpu")
+    return Case(
+        suite, benchmark, model, framework, "fp32", "cpu", 1, None, scenario, "digits-onnxruntime-fp32-cpu"
+    )
 
 
 def make_measurement(samples: Samples | None = None, **changes: Any) -> Measurement:

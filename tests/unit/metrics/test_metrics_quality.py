@@ -70,7 +70,13 @@ def test_the_order_of_classes_does_not_matter(scores, order) -> None:
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 1, 7), (5, 7, 1, 1), (5, 1, 1, 7)])
 def test_axes_of_length_one_do_not_matter(shape) -> None:
-    assert quality.correct({"y": SCORES.reshape(shape)}, LABELS).tolist() == [True, False, False, False, False]
+    assert quality.correct({"y": SCORES.reshape(shape)}, LABELS).tolist() == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_integer_scores_are_compared_exactly() -> None:

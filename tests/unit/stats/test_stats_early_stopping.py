@@ -56,8 +56,9 @@ def test_the_bound_is_the_reading_below_the_discarded_ones() -> None:
     assert upper_bound(np.arange(63), 0.9) is None
 
 
-@given(st.lists(st.integers(0, 10**9), min_size=662, max_size=800))
-def test_the_bound_is_never_below_the_percentile(values: list[int]) -> None:
+@given(st.integers(662, 3000), st.integers(1, 10**9), st.integers(0, 2**32))
+def test_the_bound_is_never_below_the_percentile(n: int, top: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, top, n)
     for share in (0.5, 0.9, 0.99):
         bound = upper_bound(values, share)
         assert bound is not None
@@ -77,15 +78,24 @@ def test_less_confidence_needs_fewer_readings() -> None:
 
 
 def test_a_million_readings_take_no_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert discards(1_000_000, 0.99) == 9767
     assert discards(1_000_000, 0.5) == 498_835
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
     ("n", "share", "rank"),
-    [(1, 0.99, 0), (10, 0.9, 9), (100, 0.99, 99), (101, 0.5, 50), (4, 0.5, 2), (100, 0.29, 29), (5, 1.0, 4), (7, 0, 0)],
+    [
+        (1, 0.99, 0),
+        (10, 0.9, 9),
+        (100, 0.99, 99),
+        (101, 0.5, 50),
+        (4, 0.5, 2),
+        (100, 0.29, 29),
+        (5, 1.0, 4),
+        (7, 0, 0),
+    ],
 )
 def test_a_percentile_is_the_reading_at_floor_of_n_times_share(n: int, share: float, rank: int) -> None:
     values = np.random.default_rng(n).permutation(n)

@@ -24,9 +24,7 @@ from pytest_mlbench.stats.median_interval import median_interval
         (100, 0.95, (40, 61)),
     ],
 )
-def test_the_ranks_are_the_published_ones(
-    n: int, confidence: float, ranks: tuple[int, int] | None
-) -> None:
+def test_the_ranks_are_the_published_ones(n: int, confidence: float, ranks: tuple[int, int] | None) -> None:
     values = np.random.default_rng(n).permutation(n) + 1
     assert median_interval(values, confidence) == ranks
 
