@@ -128,9 +128,14 @@ class Bench:
             return None
         if wanted.file is not None:
             return references.from_file(wanted.file, self.case.suite.path)
-        other = variant(self.case, framework=wanted.framework, precision=wanted.precision)
-        same = (other.framework.id, other.precision) == (self.case.framework.id, self.case.precision)
-        return None if same else self._executor(other).outputs()
+        other = self._reference_case()
+        return None if other is None or other.id == self.case.id else self._executor(other).outputs()
+
+    def _reference_case(self) -> Case | None:
+        wanted = self.case.benchmark.reference
+        if wanted is None or wanted.file is not None:
+            return None
+        return variant(self.case, framework=wanted.framework, precision=wanted.precision)
 
     def _metrics(self, executed: Executed) -> list[Metric]:
         functions = self._session.registry.metrics()
@@ -168,6 +173,7 @@ class Bench:
         )
         reason = "\n".join(f"{check.name}: {check.message}" for check in bad)
         samples = executed.measurement.samples
+        other = self._reference_case()
         kept: dict[str, Any] = {}
         if samples is not None:
             kept = {
@@ -187,6 +193,7 @@ class Bench:
             scenario=dict(executed.scenario),
             placement=dict(executed.placement),
             stages_ns=dict(executed.measurement.stages_ns),
+            reference=other.id if other is not None else "",
             target=dict(executed.target),
             hashes={**executed.hashes, "identity": identity},
             environment=dict(executed.environment),

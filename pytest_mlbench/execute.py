@@ -348,4 +348,8 @@ def variant(
             known = ", ".join(spec.id for spec in case.benchmark.framework)
             raise SuiteError(f"reference framework {framework!r} is not among {known}", file=case.suite.path)
         chosen = matching[0]
-    return replace(case, framework=chosen, precision=precision or case.precision, batch=batch or case.batch)
+    precision = precision or case.precision
+    axes = (case.model.name, case.framework.id, case.precision, case.device)
+    rest = case.param[len("-".join(axes)) :]
+    param = "-".join((case.model.name, chosen.id, precision, case.device)) + rest
+    return replace(case, framework=chosen, precision=precision, batch=batch or case.batch, param=param)

@@ -156,7 +156,7 @@ def _describe_onnx(model: Path) -> Described:
         raise MlbenchError(f"{model} is not an ONNX model that can be run: it has no nodes")
     weights = {tensor.name for tensor in graph.initializer}
 
-    def tensor(value: Any) -> Tensor:  # noqa: ANN401  a ValueInfoProto
+    def tensor(value: Any) -> Tensor:  # a ValueInfoProto
         if not value.type.HasField("tensor_type"):
             return Tensor(value.name, str(value.type.WhichOneof("value") or "of no type"), ())
         kind = value.type.tensor_type
@@ -179,7 +179,7 @@ def _describe_onnx(model: Path) -> Described:
     )
 
 
-def _onnx_precision(graph: Any, onnx: Any) -> str:  # noqa: ANN401  a GraphProto and the module
+def _onnx_precision(graph: Any, onnx: Any) -> str:  # a GraphProto and the module
     """Return the precision most weights have; int8 as soon as there are quantised operators."""
     if any(node.op_type in _QUANTIZED_OPS for node in graph.node):
         return "int8"

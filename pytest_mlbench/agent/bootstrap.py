@@ -16,8 +16,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-channel: Any  # given by execnet
-
 
 class Sources(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Import modules from the sources the host sent: nothing is installed or written on the target."""
@@ -67,6 +65,7 @@ def capture_output(path: str) -> None:
 
 
 if __name__ == "__channelexec__":
+    channel: Any = globals()["channel"]
     start = channel.receive()
     die_with(start["host_pid"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; pytest decides

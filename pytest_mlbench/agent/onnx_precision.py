@@ -63,13 +63,9 @@ def _float16(path: str, out: Path) -> None:
 
 def _static_qdq(path: str, out: Path, calibration: str | None, per_channel: bool) -> None:
     if calibration is None:
-        raise ValueError(
-            "static_qdq needs calibration data: give `calibration`, an npz file of prepared samples"
-        )
+        raise ValueError("static_qdq needs calibration data: give `calibration`, an npz file of prepared samples")
     if importlib.util.find_spec("sympy") is None:
-        raise RuntimeError(
-            "static_qdq needs sympy to infer shapes: pip install 'pytest-mlbench[onnxruntime]'"
-        )
+        raise RuntimeError("static_qdq needs sympy to infer shapes: pip install 'pytest-mlbench[onnxruntime]'")
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -153,8 +149,7 @@ def calibration_feeds(
 def _check_array(name: str, dtype: str, shape: Sequence[int], array: np.ndarray[Any, Any]) -> None:
     sample = tuple(shape[1:]) if array.ndim == len(shape) else tuple(shape)
     fits = array.shape[1:] == sample or (
-        array.ndim == len(sample) + 1
-        and all(want in (-1, have) for want, have in zip(sample, array.shape[1:]))  # noqa: B905  Python 3.9
+        array.ndim == len(sample) + 1 and all(want in (-1, have) for want, have in zip(sample, array.shape[1:]))  # noqa: B905  Python 3.9
     )
     if array.dtype.name != dtype or not fits:
         raise ValueError(

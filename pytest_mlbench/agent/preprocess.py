@@ -55,7 +55,8 @@ def _reshape(array: Array, shape: Sequence[int]) -> Array:
 
 def _transpose(array: Array, axes: Sequence[int]) -> Array:
     """Permute the axes of a sample, which are numbered from 0."""
-    return array.transpose((0, *(axis + 1 for axis in axes)))
+    turned: Array = array.transpose((0, *(axis + 1 for axis in axes)))
+    return turned
 
 
 def _cast(array: Array, dtype: str) -> Array:
@@ -63,7 +64,8 @@ def _cast(array: Array, dtype: str) -> Array:
 
 
 def _clip(array: Array, bounds: Sequence[float]) -> Array:
-    return np.clip(array, bounds[0], bounds[1])
+    clipped: Array = np.clip(array, bounds[0], bounds[1])
+    return clipped
 
 
 STEPS: dict[str, Callable[[Array, Any], Array]] = {

@@ -12,9 +12,7 @@ from pytest_mlbench.stats.mcnemar import Paired, difference_interval, one_sided,
 NAME = "accuracy.max_drop"
 
 
-def check_drop(
-    correct_here: npt.NDArray[np.bool_], correct_from: npt.NDArray[np.bool_], drop: MaxDrop
-) -> CheckResult:
+def check_drop(correct_here: npt.NDArray[np.bool_], correct_from: npt.NDArray[np.bool_], drop: MaxDrop) -> CheckResult:
     """Fail when top-1 is more than `drop.points` percentage points below that of `drop.source`.
 
     Both arrays say for the same samples, in the same order, whether the answer was right. The measured drop

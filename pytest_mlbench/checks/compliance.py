@@ -27,10 +27,11 @@ MIN_PAIRS = 5  # 2**-5 is the first below the significance: with fewer pairs not
 def check_repeat_sample(repeated_ns: npt.ArrayLike, varied_ns: npt.ArrayLike) -> CheckResult:
     """Fail when the same sample over and over runs more than 10 % faster than different ones: a cache.
 
-    `repeated_ns[i]` and `varied_ns[i]` are the best times per call of two neighbouring blocks. Both must hold
-    for a failure: the median of varied / repeated exceeds 1.10 (MLPerf TEST04's bound on speed), and the sign
-    test rejects at 5 % that pairs above 1.10 are as likely as pairs below, so that one disturbed block fails
-    nothing. "insufficient" with fewer than five pairs; "invalid" when lengths differ or a time is 0.
+    `repeated_ns[i]` and `varied_ns[i]` are the best times per call of two neighbouring blocks. A pair counts
+    when varied / repeated exceeds 1.10, MLPerf TEST04's bound on speed. The check fails when the sign test
+    rejects at 5 % (one-sided) that pairs are as likely above the bound as below: then the median ratio is above
+    it too, and noise or one disturbed block fails nothing. Five pairs must all count, seven of eight, ten of
+    twelve. "insufficient" with fewer than five; "invalid" when lengths differ or a time is not positive.
     """
     name = "compliance.repeat_sample"
     repeated, varied = (np.asarray(times, dtype=np.float64).ravel() for times in (repeated_ns, varied_ns))
@@ -38,9 +39,7 @@ def check_repeat_sample(repeated_ns: npt.ArrayLike, varied_ns: npt.ArrayLike) ->
         message = f"blocks come in pairs, got {repeated.size} with one sample and {varied.size} with many"
         return CheckResult(name, "invalid", message)
     if repeated.size < MIN_PAIRS:
-        message = (
-            f"{plural(repeated.size, 'pair')} of blocks cannot show a cache; measure at least {MIN_PAIRS}"
-        )
+        message = f"{plural(repeated.size, 'pair')} of blocks cannot show a cache; measure at least {MIN_PAIRS}"
         return CheckResult(name, "insufficient", message, {"pairs": int(repeated.size)})
     if not ((repeated > 0) & np.isfinite(repeated) & (varied > 0) & np.isfinite(varied)).all():
         return CheckResult(name, "invalid", "a block's best time is not a positive number of ns")
@@ -54,7 +53,7 @@ def check_repeat_sample(repeated_ns: npt.ArrayLike, varied_ns: npt.ArrayLike) ->
         f"varied ones (median of {pairs} pairs), limit {percent(FASTER)} faster; {above} of {pairs} pairs "
         f"are above it (sign test p = {p_value:.3g})"
     )
-    if median > 1 + FASTER and p_value <= SIGNIFICANCE:
+    if p_value <= SIGNIFICANCE:
         remedy = "\nresults seem to be cached by input; time different samples, or turn the cache off"
         return CheckResult(name, "fail", text + remedy, facts)
     return CheckResult(name, "pass", text, facts)
@@ -79,9 +78,7 @@ def check_timed_outputs(
         return CheckResult(name, "invalid", "the timed run kept no outputs to compare", {"samples": 0})
     for output, array in accuracy_pass.items():
         if index.min() < 0 or index.max() >= len(array):
-            message = (
-                f"timed sample ids {index.min()}..{index.max()} are outside the {len(array)} of {output!r}"
-            )
+            message = f"timed sample ids {index.min()}..{index.max()} are outside the {len(array)} of {output!r}"
             return CheckResult(name, "invalid", message)
     scored = {output: array[index] for output, array in accuracy_pass.items()}
     tolerance = Tolerance(rtol=rtol, atol=atol) if rtol or atol else Tolerance(bit_exact=True)

@@ -80,9 +80,7 @@ def _rules(tolerance: Tolerance) -> dict[str, Callable[[_Pair], _Finding | None]
         rtol, atol = tolerance.rtol or 0.0, tolerance.atol or 0.0
         rules["elementwise"] = lambda pair: _elementwise(pair, rtol, atol)
     if (max_abs := tolerance.max_abs) is not None:
-        rules["max_abs"] = lambda pair: _worst_sample(
-            pair, "max |a-b|", distances.max_abs, max_abs, highest=True
-        )
+        rules["max_abs"] = lambda pair: _worst_sample(pair, "max |a-b|", distances.max_abs, max_abs, highest=True)
     if (sqnr := tolerance.sqnr_db) is not None:
         rules["sqnr_db"] = lambda pair: _worst_sample(pair, "SQNR", distances.sqnr_db, sqnr, unit="dB")
     if (cosine := tolerance.cosine) is not None:
@@ -98,17 +96,13 @@ def _unusable(
     outputs: Outputs, reference: Outputs, rules: Mapping[str, Any], sample_ids: Sequence[object] | None
 ) -> str:
     if not rules:
-        return (
-            "the tolerance sets no rule (rtol, atol, max_abs, sqnr_db, cosine, top1_agreement or bit_exact)"
-        )
+        return "the tolerance sets no rule (rtol, atol, max_abs, sqnr_db, cosine, top1_agreement or bit_exact)"
     if not outputs and not reference:
         return "neither the case nor its reference has an output to compare"
     if sample_ids is not None:
         for name, output in outputs.items():
             if output.ndim and len(output) != len(sample_ids):
-                return (
-                    f"{len(sample_ids)} sample ids were given and output {name!r} has {len(output)} samples"
-                )
+                return f"{len(sample_ids)} sample ids were given and output {name!r} has {len(output)} samples"
     return ""
 
 
@@ -177,9 +171,7 @@ def _apply(rule: str, judge: Callable[[_Pair], _Finding | None], pairs: list[_Pa
     findings = {pair.name: finding for pair in pairs if (finding := judge(pair)) is not None}
     key = f"equivalence.{rule}"
     if not findings:
-        return CheckResult(
-            key, "invalid", "no output has a class axis, so there is no first class to compare"
-        )
+        return CheckResult(key, "invalid", "no output has a class axis, so there is no first class to compare")
     failed = [finding for finding in findings.values() if finding.outcome == "fail"]
     shown = failed or list(findings.values())
     facts = {"outputs": {name: finding.facts for name, finding in findings.items()}}
@@ -264,15 +256,11 @@ def _top1(pair: _Pair, limit: Limit) -> _Finding | None:
 def _bit_exact(pair: _Pair) -> _Finding:
     if pair.found.dtype != pair.reference.dtype:
         text = f"output {pair.name!r} has dtype {pair.found.dtype}, the reference {pair.reference.dtype}"
-        return _Finding(
-            "fail", text, {"dtype": str(pair.found.dtype), "reference": str(pair.reference.dtype)}
-        )
+        return _Finding("fail", text, {"dtype": str(pair.found.dtype), "reference": str(pair.reference.dtype)})
     result = agreement.bit_difference(pair.found, pair.reference)
     facts = {"failing_samples": result.samples, "failing_elements": result.elements}
     if result.first is None:
-        return _Finding(
-            "pass", f"output {pair.name!r}: all {pair.found.size} elements equal bit for bit", facts
-        )
+        return _Finding("pass", f"output {pair.name!r}: all {pair.found.size} elements equal bit for bit", facts)
     text = (
         f"output {pair.name!r}: {result.samples} of {plural(len(pair.found), 'sample')} "
         f"({result.elements} of {plural(pair.found.size, 'element')}) differ in their bits\n"

@@ -28,9 +28,7 @@ def summarise(nodes: Sequence[Mapping[str, Any]], source: str = "", reason: str 
     """
     compute = [node for node in nodes if node["compute"]]
     if not compute and not reason:
-        reason = (
-            f"none of {plural(len(nodes), 'node')} computes" if nodes else "the framework reported no nodes"
-        )
+        reason = f"none of {plural(len(nodes), 'node')} computes" if nodes else "the framework reported no nodes"
     return {
         "source": source,
         "reason": "" if compute else reason,
@@ -132,9 +130,7 @@ def _check_share(summary: Summary, name: str, limit: Limit) -> CheckResult:
     facts: dict[str, Any] = {"limit": limit.text, "shares": dict(shares)}
     if not shares:
         why = summary.get("reason") or "the framework reported no nodes"
-        return CheckResult(
-            key, "invalid", f"placement is unknown ({why}); limit {limit.text} is undecided", facts
-        )
+        return CheckResult(key, "invalid", f"placement is unknown ({why}); limit {limit.text} is undecided", facts)
     share = shares.get(name, 0.0)
     silent = 0.0 if name == UNKNOWN else shares.get(UNKNOWN, 0.0)
     text = f"{percent(share)} of {plural(summary['compute_nodes'], 'computing node')} are {name}"
@@ -144,9 +140,7 @@ def _check_share(summary: Summary, name: str, limit: Limit) -> CheckResult:
     if least and most:
         return CheckResult(key, "pass", text, facts)
     if least != most:
-        return CheckResult(
-            key, "invalid", f"{text}; {percent(silent)} do not tell, which could decide it", facts
-        )
+        return CheckResult(key, "invalid", f"{text}; {percent(silent)} do not tell, which could decide it", facts)
     wanted = limit.op in (">=", ">", "==")
     nodes = _others(summary, kind, name) if wanted else _named(summary, kind).get(name, [])
     return CheckResult(key, "fail", text + (f": {', '.join(nodes)}" if nodes else ""), facts)
@@ -168,9 +162,7 @@ def _examples(nodes: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[st
 
 def _others(summary: Summary, kind: str, name: str) -> list[str]:
     examples = _named(summary, kind)
-    return [f"{node} {other}" for other, nodes in examples.items() if other != name for node in nodes][
-        :SHOWN_NODES
-    ]
+    return [f"{node} {other}" for other, nodes in examples.items() if other != name for node in nodes][:SHOWN_NODES]
 
 
 def _named(summary: Summary, kind: str) -> Mapping[str, list[str]]:

@@ -83,7 +83,7 @@ def _table(records: Sequence[Record]) -> list[str]:
             _share(values.get("accuracy.top1")),
             _cell(values.get("memory.peak")),
             _cell(values.get("model.size")),
-            _against(record, values, metrics),
+            _against(record, metrics),
         )
     return table.lines()
 
@@ -113,16 +113,15 @@ def _spread(metric: Metric | None) -> str:
     return f"{(high - low) / 2 / metric.value:.1%}"
 
 
-def _against(record: Record, values: dict[str, Metric], metrics: dict[str, dict[str, Metric]]) -> str:
-    """Return how many times faster than the first measured case of the same benchmark and model, the reference's place."""
-    benchmark = record.case.split("[", 1)[0]
-    same = [case for case in metrics if case.split("[", 1)[0] == benchmark]
-    own_model = f"[{record.axes.get('model')}-"
-    first = next((case for case in same if own_model in case), None)
-    here, there = values.get("latency.p50"), metrics[first].get("latency.p50") if first else None
+def _against(record: Record, metrics: dict[str, dict[str, Metric]]) -> str:
+    """Return how many times the reference's p50 is this case's: above 1 is faster than the reference."""
+    if record.reference == record.case:
+        return "ref"
+    here = metrics[record.case].get("latency.p50")
+    there = metrics.get(record.reference, {}).get("latency.p50")
     if here is None or there is None or not here.value or not there.value:
         return "-"
-    return "ref" if first == record.case else f"{there.value / here.value:.2f}x"
+    return f"{there.value / here.value:.2f}x"
 
 
 def _skips(records: Iterable[Record]) -> list[str]:

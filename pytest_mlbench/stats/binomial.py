@@ -7,13 +7,7 @@ import math
 
 def log_pmf(k: int, n: int, p: float) -> float:
     """Return the natural logarithm of P(X = k) for X ~ Binomial(n, p), 0 < p < 1."""
-    return (
-        math.lgamma(n + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(n - k + 1)
-        + k * math.log(p)
-        + (n - k) * math.log1p(-p)
-    )
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
 
 
 def cdf(k: int, n: int, p: float) -> float:

@@ -44,9 +44,7 @@ def matmul(tmp_path):
         helper.make_node("MatMul", ["x", "w"], ["m"], name="mul"),
         helper.make_node("Relu", ["m"], ["y"]),
     ]
-    path = save(
-        tmp_path / "matmul.onnx", nodes, [("x", FLOAT, ["N", 64])], [("y", FLOAT, ["N", 32])], {"w": weight}
-    )
+    path = save(tmp_path / "matmul.onnx", nodes, [("x", FLOAT, ["N", 64])], [("y", FLOAT, ["N", 32])], {"w": weight})
     return path, weight
 
 
@@ -137,9 +135,7 @@ def test_types_have_numpys_names(tmp_path):
 
 def test_scalar_inputs(tmp_path):
     nodes = [helper.make_node("Mul", ["x", "factor"], ["y"])]
-    path = save(
-        tmp_path / "scalar.onnx", nodes, [("x", FLOAT, ["N"]), ("factor", FLOAT, [])], [("y", FLOAT, ["N"])]
-    )
+    path = save(tmp_path / "scalar.onnx", nodes, [("x", FLOAT, ["N"]), ("factor", FLOAT, [])], [("y", FLOAT, ["N"])])
     session = adapter.load(path, {})
     assert session.inputs[1].shape == ()
     session.bind({"x": np.ones(3, np.float32), "factor": np.array(2, np.float32)})

@@ -133,7 +133,7 @@ def test_several_limits_are_read_in_order():
     ],
 )
 def test_limits_that_no_value_satisfies_are_refused(texts, message):
-    with pytest.raises(SuiteError, match="latency.p99") as caught:
+    with pytest.raises(SuiteError, match=r"latency\.p99") as caught:
         parse_limits(texts, "ns", PLACE)
     assert message in str(caught.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from pathlib import Path
 
@@ -516,7 +517,6 @@ _KEYS = [
 
 @given(st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=4))
 def test_whatever_the_values_are_the_error_is_ours(keys):
-    try:
+    # Any other exception than SuiteError fails this test.
+    with contextlib.suppress(SuiteError):
         read(**keys)
-    except SuiteError as error:
-        assert "bench_x.toml: benchmark[0]" in str(error)

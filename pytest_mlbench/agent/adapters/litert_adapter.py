@@ -86,9 +86,7 @@ class LitertSession:
             self._interpreter.allocate_tensors()
         except RuntimeError as error:
             asked = ", ".join(f"{name!r} {show_shape(shape)}" for name, shape in shapes.items())
-            raise ValueError(
-                f"the model cannot be resized to {asked}, though its shapes are free: {error}"
-            ) from None
+            raise ValueError(f"the model cannot be resized to {asked}, though its shapes are free: {error}") from None
         self._shapes = shapes
 
     def fetch(self) -> dict[str, np.ndarray[Any, Any]]:

@@ -62,9 +62,7 @@ class OpenvinoSession:
         _fix_shapes(openvino, model, options)
         self.inputs = [_spec(port, _input_name(port)) for port in model.inputs]
         self.outputs = [_spec(port, _output_name(port)) for port in model.outputs]
-        self._arithmetic = {
-            op.get_friendly_name() for op in model.get_ops() if op.get_type_name() in _COMPUTE_OPS
-        }
+        self._arithmetic = {op.get_friendly_name() for op in model.get_ops() if op.get_type_name() in _COMPUTE_OPS}
         self._compiled: Any = core.compile_model(model, "CPU", _properties(options))
         self._request: Any = self._compiled.create_infer_request()
         self._indexes = {spec.name: index for index, spec in enumerate(self.inputs)}
@@ -88,8 +86,7 @@ class OpenvinoSession:
     def fetch(self) -> dict[str, np.ndarray[Any, Any]]:
         """Copy the outputs of the last call."""
         return {
-            spec.name: self._request.get_output_tensor(index).data.copy()
-            for index, spec in enumerate(self.outputs)
+            spec.name: self._request.get_output_tensor(index).data.copy() for index, spec in enumerate(self.outputs)
         }
 
     def placement(self) -> Placement:

@@ -144,9 +144,7 @@ class TvmSession:
             op, word, compute = self._kernels.get(symbol, (symbol, "unknown", False))
             nodes.append(Node(f"{number}:{symbol}", op, "cpu", word, compute))
         source = "tvm relax VM instrument and lowered TIR"
-        return Placement(
-            source, tuple(nodes), "" if nodes else "the VM reported no kernel", dict(self._notes)
-        )
+        return Placement(source, tuple(nodes), "" if nodes else "the VM reported no kernel", dict(self._notes))
 
     def close(self) -> None:
         """Free the machine; a call after it fails."""

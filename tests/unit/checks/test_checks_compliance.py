@@ -138,7 +138,5 @@ def test_a_batch_that_mixes_its_samples_fails() -> None:
 
 
 def test_the_single_sample_is_the_reference_of_the_batch() -> None:
-    (_, result) = check_batch_invariance(
-        {"y": np.ones((2, 3))}, {"y": np.zeros((2, 3))}, Tolerance(rtol=1e-3)
-    )
+    (_, result) = check_batch_invariance({"y": np.ones((2, 3))}, {"y": np.zeros((2, 3))}, Tolerance(rtol=1e-3))
     assert "0.0 against reference 1.0" in result.message

@@ -17,9 +17,7 @@ ANY = st.floats(width=32)
 
 def arrays(elements, count=2):
     shape = hnp.array_shapes(min_dims=1, max_dims=3, max_side=5)
-    return shape.flatmap(
-        lambda s: st.tuples(*[hnp.arrays(np.float32, s, elements=elements) for _ in range(count)])
-    )
+    return shape.flatmap(lambda s: st.tuples(*[hnp.arrays(np.float32, s, elements=elements) for _ in range(count)]))
 
 
 @given(arrays(FINITE), st.sampled_from([0, 1e-6, 1e-3, 0.5]), st.sampled_from([0, 1e-8, 1e-3, 2.0]))
@@ -50,6 +48,18 @@ def test_the_smallest_tolerance_passes_and_less_does_not(pair, rtol, atol) -> No
     assert elementwise(*pair, float(rounded_up(result.smallest_rtol)), atol).failing_elements == 0
     # Half of it, because atol may hide all but the last bits of rtol's share.
     assert elementwise(*pair, result.smallest_rtol * 0.5, atol).failing_elements > 0 or atol > 0
+
+
+@pytest.mark.parametrize(
+    ("distance", "size", "rtol", "atol"),
+    [(0.9257145772144187, 0.7482485033017541, 0.3, 0.0), (0.7146185366547527, 0.16705292878227218, 0.0, 0.001)],
+)
+def test_a_tolerance_that_rounds_down_is_raised_by_the_last_bit(distance, size, rtol, atol) -> None:
+    need = np.array([distance]), np.array([size])
+    least_atol, least_rtol = distances._least_atol(*need, rtol)[0], distances._least_rtol(*need, atol)[0]
+    assert least_atol + rtol * size >= distance
+    assert atol + least_rtol * size >= distance
+    assert (distance - rtol * size) + rtol * size < distance or atol + (distance - atol) / size * size < distance
 
 
 @given(arrays(FINITE), st.sampled_from([1e-5, 1e-2]))

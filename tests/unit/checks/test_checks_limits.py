@@ -90,9 +90,7 @@ def test_a_bound_is_told_in_plain_units(metric, limit, outcome, message) -> None
 
 
 def test_a_metric_that_was_not_measured_decides_nothing() -> None:
-    reason = (
-        "the p99 upper bound needs 662 one-call readings and there are 64: raise the scenario's min_samples"
-    )
+    reason = "the p99 upper bound needs 662 one-call readings and there are 64: raise the scenario's min_samples"
     result = only(MS5, Metric("latency.p99.upper99", None, "ns", "lower", reason=reason))
     assert result.outcome == "insufficient"
     assert reason in result.message
@@ -123,9 +121,7 @@ def test_without_any_metric_a_limit_fails() -> None:
 
 def test_each_bound_has_its_own_result_in_order() -> None:
     metrics = [Metric("a", 5, "", "none"), Metric("b", 1, "", "none")]
-    found = limits.check(
-        {"b": (bound(">", 0, "> 0"),), "a": (bound(">=", 4, ">= 4"), bound("<=", 4, "<= 4"))}, metrics
-    )
+    found = limits.check({"b": (bound(">", 0, "> 0"),), "a": (bound(">=", 4, ">= 4"), bound("<=", 4, "<= 4"))}, metrics)
     assert [(r.name, r.outcome) for r in found] == [("b", "pass"), ("a", "pass"), ("a", "fail")]
     assert limits.check({}, metrics) == []
 

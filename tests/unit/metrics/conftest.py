@@ -40,9 +40,7 @@ def make_case(*, kind: str = "single_stream", task: str | None = None, price: Pr
     benchmark = BenchmarkSpec("classify", ("digits",), (framework,), ("fp32",), ("cpu",), price=price)
     suite = SuiteSpec("digits", Path("bench_digits.toml"), {"digits": model}, {}, (benchmark,))
     scenario = ScenarioSpec(kind=kind)
-    return Case(
-        suite, benchmark, model, framework, "fp32", "cpu", 1, None, scenario, "digits-onnxruntime-fp32-cpu"
-    )
+    return Case(suite, benchmark, model, framework, "fp32", "cpu", 1, None, scenario, "digits-onnxruntime-fp32-cpu")
 
 
 def make_measurement(samples: Samples | None = None, **changes: Any) -> Measurement:

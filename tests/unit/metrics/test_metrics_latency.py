@@ -98,7 +98,7 @@ def test_few_blocks_give_no_interval_and_say_so(measured) -> None:
 
 @pytest.mark.parametrize(
     ("starts", "medians"),
-    [([0], [3.5]), ([0, 2], [1.5, 4.5]), ([0, 2, 6], [1.5, 4.5]), ([], [3.5]), ([2], [1.5, 4.5])],
+    [([0], [3.5]), ([0, 2], [1.5, 4.5]), ([0, 2, 6], [1.5, 4.5]), ([], [3.5]), ([2], [1.5, 4.5]), ([0, 1], [1, 4])],
 )
 def test_blocks_are_cut_where_they_start(samples, starts, medians) -> None:
     assert latency.block_medians(samples(range(1, 7), blocks=starts)).tolist() == medians

@@ -11,9 +11,7 @@ def read(measurement, **facts):
 
 
 def test_memory_is_counted_above_the_baseline(measurement) -> None:
-    metrics = read(
-        measurement, baseline_bytes=10_000, loaded_bytes=14_000, peak_bytes=19_000, model_bytes=1234
-    )
+    metrics = read(measurement, baseline_bytes=10_000, loaded_bytes=14_000, peak_bytes=19_000, model_bytes=1234)
     assert {name: m.value for name, m in metrics.items()} == {
         "memory.loaded": 4000,
         "memory.peak": 9000,

@@ -11,11 +11,7 @@ from pytest_mlbench.stats.binomial import cdf, log_pmf
 
 
 def exact(k: int, n: int, p: float) -> float:
-    return (
-        math.fsum(math.comb(n, x) * p**x * (1 - p) ** (n - x) for x in range(min(k, n) + 1))
-        if k >= 0
-        else 0.0
-    )
+    return math.fsum(math.comb(n, x) * p**x * (1 - p) ** (n - x) for x in range(min(k, n) + 1)) if k >= 0 else 0.0
 
 
 @given(n=st.integers(0, 60), k=st.integers(-2, 62), p=st.sampled_from([0.001, 0.1, 0.25, 0.5, 0.7, 0.99]))

@@ -47,9 +47,7 @@ def test_p_values_are_sums_of_the_fair_binomial(lost: int, gained: int) -> None:
     tail = math.fsum(math.comb(n, x) for x in range(lost, n + 1)) / 2**n
     assert one_sided(lost, gained) == pytest.approx(tail)
     assert two_sided(lost, gained) == two_sided(gained, lost)
-    assert two_sided(lost, gained) == pytest.approx(
-        min(1, 2 * min(one_sided(lost, gained), one_sided(gained, lost)))
-    )
+    assert two_sided(lost, gained) == pytest.approx(min(1, 2 * min(one_sided(lost, gained), one_sided(gained, lost))))
 
 
 @pytest.mark.parametrize(

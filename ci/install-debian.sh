@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Install the Debian packages that the suites and tests need, when they are missing and may be installed.
+#   gcc  TVM links its compiled models with it
+#   git  records name the commit that was measured
+set -euo pipefail
+
+missing=()
+command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || missing+=(gcc libc6-dev)
+command -v git >/dev/null || missing+=(git)
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+  echo "missing: ${missing[*]}; install with: sudo apt-get install ${missing[*]} (going on without)" >&2
+  exit 0
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"

@@ -1,0 +1,33 @@
+"""The command `mlbench`: verbs that need no pytest session. Measuring is `pytest --mlbench`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pytest_mlbench import __version__, scaffold
+from pytest_mlbench.errors import MlbenchError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser; each verb's module registers itself."""
+    made = argparse.ArgumentParser(
+        prog="mlbench",
+        description="Help for suites of machine-learning benchmarks. To measure, run: pytest --mlbench suites/",
+    )
+    made.add_argument("--version", action="version", version=f"pytest-mlbench {__version__}")
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
+    scaffold.add_init(verbs)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; an error is one message on standard error and exit code 2."""
+    parsed = parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except MlbenchError as error:
+        print(f"mlbench: {error}", file=sys.stderr)
+        return 2
+    return code
