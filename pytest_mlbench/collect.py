@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,14 @@ from pytest_mlbench.matrix import Case
 from pytest_mlbench.spec import BenchmarkSpec, SuiteSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    import pluggy
 
     from pytest_mlbench.session import MlbenchSession
 
 CASE = pytest.StashKey[Case]()
+TABLES = "mlbench_suite"  # the variable of a Python suite that holds what a TOML suite's tables do
 
 
 def run_case(mlbench: Any) -> None:
@@ -36,10 +39,8 @@ class CaseItem(pytest.Function):
         self.stash[CASE] = case
         self._line = line
         self.add_marker("mlbench")
-        for mark in case.benchmark.marks:
+        for mark in _marks(case):
             self.add_marker(mark)
-        if case.skip is not None:
-            self.add_marker(pytest.mark.skip(reason=case.skip))
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         """Point at the benchmark's lines in the suite, not at this module."""
@@ -58,7 +59,7 @@ class SuiteFile(pytest.File):
             lines = _lines(self.path)
             for benchmark in suite.benchmarks:
                 line = lines.get(benchmark.name, 0)
-                for case in session.cases(suite, benchmark):
+                for case in expand(session, suite, benchmark, self.ihook):
                     name = f"{benchmark.name}[{case.param}]"
                     yield CaseItem.from_parent(self, name=name, callobj=run_case, case=case, line=line)
         except SuiteError as error:
@@ -68,64 +69,113 @@ class SuiteFile(pytest.File):
 class PythonSuite(pytest.Module):
     """A Python suite: a module whose functions are benchmarks when they carry the marker `mlbench`."""
 
+    @property
+    def is_suite(self) -> bool:
+        """Tell a suite from another module whose name begins with bench_ (pytest-benchmark's, say)."""
+        return hasattr(self.obj, TABLES)
+
     def funcnamefilter(self, name: str) -> bool:
         """Take functions named bench_* too."""
+        return (self.is_suite and name.startswith("bench_")) or super().funcnamefilter(name)
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        """Refuse a suite that would measure nothing."""
+        found = list(super().collect())
+        if self.is_suite and not found:
+            raise self.CollectError(
+                f"{self.path}: the suite holds no function named bench_* or test_*, so there is nothing to measure"
+            )
+        return found
+
+
+class PythonSuiteClass(pytest.Class):
+    """A class of benchmarks in a Python suite."""
+
+    def funcnamefilter(self, name: str) -> bool:
+        """Take methods named bench_* too."""
         return name.startswith("bench_") or super().funcnamefilter(name)
 
 
 def suite_file(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Return the collector for a file that is a suite."""
-    if not path.name.startswith("bench_"):
-        return None
-    if path.suffix == ".toml":
+    """Return the collector for a file that is a TOML suite."""
+    if path.name.startswith("bench_") and path.suffix == ".toml":
         return SuiteFile.from_parent(parent, path=path)
-    if path.suffix == ".py" and not _collected_by_pytest(path, parent):
-        return PythonSuite.from_parent(parent, path=path)
     return None
 
 
-def _collected_by_pytest(path: Path, parent: pytest.Collector) -> bool:
-    """Tell whether pytest makes a module of the file anyway (then pytest_pycollect_makemodule gives ours)."""
-    patterns = parent.config.getini("python_files")
-    return parent.session.isinitpath(path) or any(fnmatch(path.name, pattern) for pattern in patterns)
+def suite_class(collector: pytest.Collector, name: str, obj: object) -> pytest.Collector | None:
+    """Return the collector for a class named Bench* of a Python suite, which pytest alone would pass over."""
+    if not (inspect.isclass(obj) and isinstance(collector, (PythonSuite, PythonSuiteClass))):
+        return None
+    if not (name.startswith(("Bench", "Test")) and collector.getparent(PythonSuite)):
+        return None
+    module = collector.getparent(PythonSuite)
+    if module is None or not module.is_suite:
+        return None
+    return PythonSuiteClass.from_parent(collector, name=name, obj=obj)
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
     """Expand a Python suite's benchmark into parameters of `mlbench_case`."""
-    mark = metafunc.definition.get_closest_marker("mlbench")
-    if mark is None or "mlbench_case" not in metafunc.fixturenames:
-        return
-    path = metafunc.definition.path
-    session = _session(metafunc.config)
+    definition = metafunc.definition
+    name = metafunc.function.__name__
+    mark = definition.get_closest_marker("mlbench")
+    module = definition.getparent(PythonSuite)
     try:
-        if mark.args:
-            raise SuiteError(
-                "the marker mlbench takes keyword arguments only", file=path, key=metafunc.function.__name__
-            )
-        tables = getattr(metafunc.module, "mlbench_suite", None)
-        if not isinstance(tables, dict):
-            raise SuiteError(
-                "a Python suite needs `mlbench_suite = {...}` with its models and data sets", file=path
-            )
-        suite = session.python_suite(path, tables)
-        name = re.sub(r"^(bench|test)_", "", metafunc.function.__name__)
-        benchmark = suitefile.benchmark_from_table(mark.kwargs, name, suite, session.known)
-        cases = session.cases(suite, benchmark)
+        if mark is None:
+            if module is not None and module.is_suite and name.startswith("bench_"):
+                message = "has no marker; write @pytest.mark.mlbench(model=[...], framework=[...], ...) above it"
+                raise SuiteError(message, file=definition.path, key=name)
+            return
+        cases = _python_cases(metafunc, mark, name)
     except SuiteError as error:
         raise pytest.Collector.CollectError(str(error)) from None
-    parameters = [
-        pytest.param(case, id=case.param, marks=[pytest.mark.skip(reason=case.skip)] if case.skip else [])
-        for case in cases
-    ]
-    metafunc.parametrize("mlbench_case", parameters, indirect=True)
+    metafunc.parametrize(
+        "mlbench_case",
+        [pytest.param(case, id=case.param, marks=_marks(case)) for case in cases],
+        indirect=True,
+    )
+
+
+def _python_cases(metafunc: pytest.Metafunc, mark: pytest.Mark, name: str) -> list[Case]:
+    path = metafunc.definition.path
+    if mark.args:
+        raise SuiteError("the marker mlbench takes keyword arguments only", file=path, key=name)
+    if "mlbench" not in metafunc.fixturenames:
+        message = "does not take the fixture `mlbench`, so nothing would be measured; add it as an argument"
+        raise SuiteError(message, file=path, key=name)
+    tables = getattr(metafunc.module, TABLES, None)
+    if not isinstance(tables, dict):
+        raise SuiteError(
+            f"a Python suite needs `{TABLES} = {{...}}` with its models and data sets", file=path, key=name
+        )
+    session = _session(metafunc.config)
+    suite = session.python_suite(path, tables)
+    word = re.sub(r"^(bench|test)_", "", name)
+    session.claim_benchmark(suite, word, metafunc.definition.nodeid)
+    benchmark = suitefile.benchmark_from_table(mark.kwargs, word, suite, session.known)
+    return expand(session, suite, benchmark, metafunc.definition.ihook)
+
+
+def _marks(case: Case) -> list[pytest.MarkDecorator]:
+    """Return the marks a case carries: its own, and the skip of an exclusion."""
+    try:
+        marks = [getattr(pytest.mark, name) for name in case.benchmark.marks]
+    except pytest.fail.Exception as error:  # --strict-markers
+        key = f"{case.benchmark.name}.marks"
+        message = f"{error}; register it under `markers` in pytest's configuration"
+        raise pytest.Collector.CollectError(f"{case.suite.path}: {key}: {message}") from None
+    if case.skip is not None:
+        marks.append(pytest.mark.skip(reason=case.skip))
+    return marks
 
 
 def case_of(item: pytest.Item) -> Case | None:
     """Return the case of an item, or None for an ordinary test."""
-    case = item.stash.get(CASE, None)
-    if case is None and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-        case = item.callspec.params.get("mlbench_case")
-    return case
+    found: object = item.stash.get(CASE, None)
+    if found is None and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        found = item.callspec.params.get("mlbench_case")
+    return found if isinstance(found, Case) else None
 
 
 def _session(config: pytest.Config) -> MlbenchSession:
@@ -147,8 +197,10 @@ def _lines(path: Path) -> dict[str, int]:
     return lines
 
 
-def expand(session: MlbenchSession, suite: SuiteSpec, benchmark: BenchmarkSpec) -> list[Case]:
-    """Return a benchmark's cases after the hook had its say."""
+def expand(
+    session: MlbenchSession, suite: SuiteSpec, benchmark: BenchmarkSpec, hook: pluggy.HookRelay
+) -> list[Case]:
+    """Return a benchmark's cases after the hooks of the conftest.py files that apply had their say."""
     cases = matrix.expand(suite, benchmark, session.known)
-    session.config.hook.pytest_mlbench_modify_cases(config=session.config, suite=suite, cases=cases)
+    hook.pytest_mlbench_modify_cases(config=session.config, suite=suite, cases=cases)
     return cases

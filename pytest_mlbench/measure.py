@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pytest_mlbench.deploy import Agent
 from pytest_mlbench.scenarios.api import BLOCK_NS, BLOCK_SAMPLES, Block, WarmUp
 
+_REPEAT_NS = BLOCK_NS // 5  # many short blocks tell more than few long ones; a slow model takes two calls in each
 REPEAT_PAIRS = 9  # block pairs of the repeated-sample check; the sign test needs at least five
 
 
@@ -29,7 +30,13 @@ class AgentTarget:
         return WarmUp(**found)
 
     def block(
-        self, calls: int, *, max_samples: int, min_ns: int = BLOCK_NS, repeat_sample: bool = False
+        self,
+        calls: int,
+        *,
+        max_samples: int,
+        min_ns: int = BLOCK_NS,
+        min_samples: int = BLOCK_SAMPLES,
+        repeat_sample: bool = False,
     ) -> Block:
         """Time one block."""
         found = self.agent.call(
@@ -39,7 +46,7 @@ class AgentTarget:
             first=self.next_call,
             calls=calls,
             min_ns=min_ns,
-            min_samples=min(BLOCK_SAMPLES, max_samples),
+            min_samples=min(min_samples, max_samples),
             max_samples=min(max_samples, 1 << 31),
             repeat_sample=repeat_sample,
         )
@@ -75,7 +82,7 @@ def compliance(agent: Agent, target: AgentTarget, wanted: tuple[str, ...], calls
     times: dict[bool, list[float]] = {True: [], False: []}
     for pair in range(REPEAT_PAIRS if "repeat_sample" in wanted else 0):
         for repeat in (True, False) if pair % 2 else (False, True):  # ABBA: drift falls on both alike
-            block = target.block(calls, max_samples=1 << 31, min_ns=BLOCK_NS // 5, repeat_sample=repeat)
+            block = target.block(calls, max_samples=1 << 31, min_ns=_REPEAT_NS, min_samples=2, repeat_sample=repeat)
             times[repeat].append(float(block.sample_ns.min()) / calls)
     return ComplianceData(ids, timed, tuple(times[True]), tuple(times[False]))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_mlbench import assets, deploy
+from pytest_mlbench import assets, deploy, registry
 from pytest_mlbench.devices.api import Device
 from pytest_mlbench.errors import SuiteError
 from pytest_mlbench.frameworks.api import Framework
@@ -20,6 +19,7 @@ _PRECISION_MAKER = Framework(
     format="onnx",
     adapter="pytest_mlbench.agent.onnx_precision",
     module="onnx",
+    distributions=("onnx", "onnxruntime"),
     install="pip install 'pytest-mlbench[onnxruntime]'",
 )
 
@@ -75,7 +75,7 @@ class ModelMaker:
         stages: dict[str, int] = {}
         with assets.cache_lock(folder):
             if not path.is_file():
-                with self._agent("build", None) as agent:
+                with self._agent(None) as agent:
                     begin = self._clock()
                     agent.call(
                         "build",
@@ -101,18 +101,8 @@ class ModelMaker:
             "calibration": str(recipe.calibration) if recipe.calibration else None,
             "per_channel": recipe.per_channel,
         }
-        with self._agent("convert", _PRECISION_MAKER) as agent:
-            versions = deploy.versions(agent, _PRECISION_MAKER, self._case.benchmark.timeout_s)
-            key = assets.key_of(
-                "convert",
-                source.sha256,
-                calibration,
-                maker,
-                sorted(options.items()),
-                sorted(versions.items()),
-            )
-            folder = assets.cached("models", key)
-            path, stages = self._prepared(agent, _PRECISION_MAKER, source.path, folder, options, "convert")
+        made_from = (source.sha256, calibration, maker, recipe.how, recipe.per_channel)
+        path, stages = self._prepared("convert", _PRECISION_MAKER, source.path, options, made_from)
         stages = {**source.stages_ns, **stages}
         return ModelFile(
             path, assets.sha256_of(path), stages, f"{recipe.how} from {recipe.source}", source.sources
@@ -122,40 +112,28 @@ class ModelMaker:
         """Return the compiled artefact of a framework that compiles, cached by model, options and version."""
         if not self._framework.compiles:
             return source
-        with self._agent("compile", self._framework) as agent:
-            versions = deploy.versions(agent, self._framework, self._case.benchmark.timeout_s)
-            adapter = sorted(deploy.agent_sources(self._framework).items())
-            key = assets.key_of(
-                "compile",
-                source.sha256,
-                sorted(options.items(), key=str),
-                sorted(versions.items()),
-                sorted(self._device.facts().items(), key=str),
-                adapter,
-            )
-            folder = assets.cached("compiled", key)
-            path, stages = self._prepared(agent, self._framework, source.path, folder, options, "compile")
+        made_from = (
+            source.sha256,
+            sorted(options.items(), key=str),
+            sorted(self._device.facts().items(), key=str),
+            sorted(deploy.agent_sources(self._framework).items()),
+        )
+        path, stages = self._prepared("compile", self._framework, source.path, options, made_from)
         return replace(source, path=path, stages_ns={**source.stages_ns, **stages})
 
     def _prepared(
-        self,
-        agent: deploy.Agent,
-        framework: Framework,
-        source: Path,
-        folder: Path,
-        options: Mapping[str, Any],
-        stage: str,
+        self, stage: str, framework: Framework, source: Path, options: Mapping[str, Any], made_from: tuple[object, ...]
     ) -> tuple[Path, dict[str, int]]:
         """Let the adapter's prepare() fill a cache folder, unless an earlier run did."""
+        version = self._version(framework)
+        folder = assets.cached(stage, assets.key_of(stage, version, *made_from))
+        done = folder / ".artefact"
         with assets.cache_lock(folder):
-            done = folder / ".artefact"
-            if done.is_file():
-                path = folder / done.read_text(encoding="utf-8")
-                if path.is_file():
-                    return path, {}
+            if done.is_file() and (folder / done.read_text(encoding="utf-8")).is_file():
+                return folder / done.read_text(encoding="utf-8"), {}
             begin = self._clock()
-            path = Path(
-                agent.call(
+            with self._agent(framework) as agent:
+                path = agent.call(
                     stage,
                     "prepare",
                     self._case.benchmark.timeout_s,
@@ -164,13 +142,19 @@ class ModelMaker:
                     out_dir=str(folder),
                     options=dict(options),
                 )
-            )
-            done.write_text(path.name, encoding="utf-8")
-            return path, {stage: self._clock() - begin}
+            done.write_text(Path(path).name, encoding="utf-8")
+            return Path(path), {stage: self._clock() - begin}
 
-    @contextlib.contextmanager
-    def _agent(self, stage: str, framework: Framework | None) -> Iterator[deploy.Agent]:
-        python = self._case.framework.python if framework is self._framework else None
-        sources = deploy.agent_sources(framework)
-        with deploy.Agent(self._device, python, sources) as agent:
-            yield agent
+    def _version(self, framework: Framework) -> str:
+        """Return the framework's version: read here when it lives in this environment, else asked for there."""
+        found = registry.version(framework) if self._python(framework) is None else ""
+        if found:
+            return found
+        with self._agent(framework) as agent:
+            return str(sorted(deploy.versions(agent, framework, self._case.benchmark.timeout_s).items()))
+
+    def _python(self, framework: Framework | None) -> Path | None:
+        return self._case.framework.python if framework is self._framework else None
+
+    def _agent(self, framework: Framework | None) -> deploy.Agent:
+        return deploy.Agent(self._device, self._python(framework), deploy.agent_sources(framework))

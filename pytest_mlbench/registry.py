@@ -98,8 +98,9 @@ def missing(framework: Framework, python: Path | None) -> str | None:
 
 
 def version(framework: Framework) -> str:
-    """Return the installed version of a framework in this environment; empty when unknown."""
+    """Return the installed versions of a framework's packages in this environment; empty when one is unknown."""
+    packages = framework.distributions or (framework.module,)
     try:
-        return importlib.metadata.version(framework.distribution or framework.module)
+        return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
     except importlib.metadata.PackageNotFoundError:
         return ""

@@ -26,7 +26,7 @@ class Framework:
     adapter: str  # importable module whose source travels to the target
     module: str  # import name of the framework, looked for (not imported) before a case starts
     install: str  # the command that makes it available, printed in the skip reason
-    distribution: str = ""  # the package's name on PyPI, whose version tells cached artefacts apart
+    distributions: tuple[str, ...] = ()  # packages whose versions tell cached artefacts apart (default: the module's)
     options: Mapping[str, Option] = field(default_factory=dict)
     compiles: bool = False  # the adapter has prepare(), whose artefact is cached by hash
     shipped: tuple[str, ...] = ()  # further importable modules the adapter needs on the target

@@ -19,6 +19,7 @@ FRAMEWORK = Framework(
     format="tflite",
     adapter="pytest_mlbench.agent.adapters.litert_adapter",
     module="ai_edge_litert",
+    distributions=("ai-edge-litert",),
     install="pip install 'pytest-mlbench[litert]'",
     options=_OPTIONS,
 )
@@ -28,6 +29,7 @@ TFLITE_RUNTIME = Framework(
     format="tflite",
     adapter="pytest_mlbench.agent.adapters.tflite_runtime_adapter",
     module="tflite_runtime",
+    distributions=("tflite-runtime",),
     install="pip install 'pytest-mlbench[tflite]' in an environment of its own (it needs numpy < 2)",
     options=_OPTIONS,
 )

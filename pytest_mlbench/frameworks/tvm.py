@@ -10,6 +10,7 @@ FRAMEWORK = Framework(
     adapter="pytest_mlbench.agent.adapters.tvm_adapter",
     module="tvm",
     # The PyPI name "tvm" is an unrelated tool.
+    distributions=("apache-tvm",),
     install="pip install 'pytest-mlbench[tvm]'",
     options={
         "threads": Option(int, "Threads of TVM's pool; untuned kernels use one.", minimum=1, default=1),

@@ -90,9 +90,7 @@ def block_medians(samples: Samples) -> npt.NDArray[np.float64]:
 def _tails(samples: Samples) -> list[Metric]:
     singles = samples.single_ns
     if not singles.size:
-        reason = (
-            f"each sample spans {samples.calls} calls and there was no one-call pass, so tails are unknown"
-        )
+        reason = f"each sample spans {samples.calls} calls and there was no one-call pass, so tails are unknown"
         return [absent(name, reason) for name in _latency_names() if name not in CENTRE]
     share = samples.clock_ns / max(float(np.median(singles)), 1.0)
     note = f"one-call readings; reading the clock is {percent(share)} of one"
@@ -100,9 +98,7 @@ def _tails(samples: Samples) -> list[Metric]:
     for name, level in TAILS.items():
         few = f"; fewer than {round(1 / (1 - level))} readings, so this is the largest"
         largest = singles.size * (1 - level) < 1 - 1e-9
-        metrics.append(
-            found(name, percentile(singles, level), n=int(singles.size), note=note + few * largest)
-        )
+        metrics.append(found(name, percentile(singles, level), n=int(singles.size), note=note + few * largest))
     return metrics + [_bound(f"{name}.upper99", singles, level, note) for name, level in TAILS.items()]
 
 

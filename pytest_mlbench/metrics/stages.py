@@ -37,6 +37,4 @@ def _steady(m: Measurement) -> Metric:
     if m.samples is None or reason:
         return absent("stage.steady", reason)
     note = f"median call; {clock_note(m.samples)}"
-    return found(
-        "stage.steady", percentile(m.samples.call_ns, 0.5), n=int(m.samples.sample_ns.size), note=note
-    )
+    return found("stage.steady", percentile(m.samples.call_ns, 0.5), n=int(m.samples.sample_ns.size), note=note)

@@ -42,7 +42,9 @@ class Target(Protocol):
 
     def warm_up(self, min_s: float, min_samples: int) -> WarmUp: ...
 
-    def block(self, calls: int, *, max_samples: int, min_ns: int = BLOCK_NS) -> Block:
+    def block(
+        self, calls: int, *, max_samples: int, min_ns: int = BLOCK_NS, min_samples: int = BLOCK_SAMPLES
+    ) -> Block:
         """Time a block of samples of `calls` calls each; goes on in the seeded order of samples."""
 
 

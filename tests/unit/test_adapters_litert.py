@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ MODELS = ROOT / "suites" / "digits" / "models"
 FLOAT, HALF, INT8 = (str(MODELS / f"digits{kind}.tflite") for kind in ("", "_fp16", "_int8"))
 
 needs_litert = pytest.mark.skipif(
-    not __import__("importlib.util").util.find_spec("ai_edge_litert"), reason="ai-edge-litert is not installed"
+    importlib.util.find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed"
 )
 
 
