@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,12 +106,10 @@ def suite_file(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
 
 def suite_class(collector: pytest.Collector, name: str, obj: object) -> pytest.Collector | None:
     """Return the collector for a class named Bench* of a Python suite, which pytest alone would pass over."""
-    if not (inspect.isclass(obj) and isinstance(collector, (PythonSuite, PythonSuiteClass))):
-        return None
-    if not (name.startswith(("Bench", "Test")) and collector.getparent(PythonSuite)):
-        return None
     module = collector.getparent(PythonSuite)
-    if module is None or not module.is_suite:
+    if module is None or not module.is_suite or not inspect.isclass(obj):
+        return None
+    if not name.startswith(("Bench", "Test")) or issubclass(obj, unittest.TestCase):
         return None
     return PythonSuiteClass.from_parent(collector, name=name, obj=obj)
 

@@ -92,6 +92,14 @@ def revision(folder: Path) -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changes), "branch": git("rev-parse", "--abbrev-ref", "HEAD")}
 
 
+def sources_sha256(folder: Path) -> str:
+    """Return the SHA-256 of a package's Python sources: names and contents, in order of name."""
+    total = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        total.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Return a short hash of the facts that must match before two records may be compared."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

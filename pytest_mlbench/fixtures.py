@@ -9,8 +9,12 @@ import pytest
 from pytest_mlbench.bench import Bench
 from pytest_mlbench.collect import case_of
 from pytest_mlbench.devices.api import Device
+from pytest_mlbench.errors import MlbenchError
 from pytest_mlbench.matrix import Case
+from pytest_mlbench.registry import Registry
 from pytest_mlbench.session import KEY
+
+DEVICE_MEMBERS = ("name", "resources", "is_host", "gateway", "place", "facts")
 
 
 @pytest.fixture
@@ -36,9 +40,31 @@ def mlbench_model() -> Path | None:
 
 @pytest.fixture
 def mlbench(
-    request: pytest.FixtureRequest, mlbench_case: Case, mlbench_device: Device, mlbench_model: Path | None
+    request: pytest.FixtureRequest,
+    mlbench_case: Case,
+    mlbench_device: Device | str,
+    mlbench_model: Path | str | None,
 ) -> Bench:
     """Return the case, ready to run: `mlbench.run()` measures it and holds its expectations."""
-    bench = Bench(request.config.stash[KEY], mlbench_case, mlbench_device, mlbench_model)
+    session = request.config.stash[KEY]
+    try:
+        device = _device(session.registry, mlbench_device)
+    except MlbenchError as error:
+        pytest.fail(f"fixture mlbench_device: {error}", pytrace=False)
+    model = None if mlbench_model is None else Path(mlbench_model)
+    bench = Bench(session, mlbench_case, device, model)
     request.node.stash[Bench.KEY] = bench
     return bench
+
+
+def _device(registry: Registry, given: Device | str) -> Device:
+    """Return the device a fixture gave: the registered one of that name, or an object that has all it takes."""
+    if isinstance(given, str):
+        return registry.device(given)
+    missing = [name for name in DEVICE_MEMBERS if not hasattr(given, name)]
+    if missing:
+        raise MlbenchError(
+            f"{type(given).__name__} has no {', '.join(missing)}; a device has {', '.join(DEVICE_MEMBERS)} "
+            "(pytest_mlbench.devices.api.Device), or give the name of a registered one"
+        )
+    return given

@@ -52,7 +52,11 @@ class AgentTarget:
         )
         self.next_call = found["next"]
         return Block(
-            np.frombuffer(found["samples"], dtype=np.int64), found["begin_ns"], found["end_ns"], found["used"]
+            np.frombuffer(found["samples"], dtype=np.int64),
+            found["begin_ns"],
+            found["end_ns"],
+            found["used"],
+            found["gc_was_enabled"],
         )
 
 

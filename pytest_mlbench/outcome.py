@@ -35,11 +35,20 @@ def finish_record(case: Case, bench: Bench | None, report: pytest.TestReport) ->
     if report.failed and record.outcome == "pass":
         return replace(record, outcome="fail", reason=_last_line(report))
     if report.skipped and record.outcome != "skip":
-        return replace(record, outcome="skip", reason=_skip_reason(report))
+        found = f": {record.reason}" if hasattr(report, "wasxfail") and record.reason else ""
+        return replace(record, outcome="skip", reason=_skip_reason(report) + found)
+    if report.passed and record.outcome != "pass":
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{record.outcome}: {case.id}:\n{record.reason}\n"
+            "The test caught this failure of mlbench.run(); to expect it, mark the test xfail"
+        )
     return record
 
 
 def _skip_reason(report: pytest.TestReport) -> str:
+    if hasattr(report, "wasxfail"):
+        return f"expected to fail (xfail): {report.wasxfail}".removesuffix(": ")
     if isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     return str(report.longrepr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -12,17 +12,16 @@ from typing import Any
 
 import pytest
 
-from pytest_mlbench import __version__, collect, environment, hookspecs, suitefile
+from pytest_mlbench import __version__, collect, environment, near, suitefile
 from pytest_mlbench.bench import Bench
 from pytest_mlbench.errors import MlbenchError, RunFileError, SuiteError
-from pytest_mlbench.matrix import Case
 from pytest_mlbench.metrics.catalogue import METRICS
 from pytest_mlbench.options import Options
 from pytest_mlbench.outcome import exit_code, finish_record
 from pytest_mlbench.record import Record
 from pytest_mlbench.registry import Registry, names
 from pytest_mlbench.reporters import progress as progress_reporter
-from pytest_mlbench.spec import BenchmarkSpec, SuiteSpec
+from pytest_mlbench.spec import SuiteSpec
 from pytest_mlbench.stores import runfile
 from pytest_mlbench.tables import Known
 
@@ -42,14 +41,17 @@ class MlbenchSession:
         self._journal = runfile.Journal(self.run_file, self.worker["workerid"] if self.worker else "main")
         self._suites: dict[str, Path] = {}
         self._python_suites: dict[Path, SuiteSpec] = {}
+        self._benchmarks: dict[tuple[Path, str], str] = {}
+        self._order: list[str] = []
         self._ordinary_failures = 0
         self._trouble: str | None = None
-        self._cases_seen: dict[str, Case] = {}
+        self._check_pythons()
+        self._terminal = None if self.worker is not None else progress_reporter.terminal()
 
     @cached_property
     def progress(self) -> progress_reporter.Progress:
         """Return where the running case tells its stage; made late, since pytest's terminal comes after us."""
-        return progress_reporter.make(self.config, quiet=self.worker is not None)
+        return progress_reporter.make(self.config, self._terminal)
 
     # --- what suites may name --------------------------------------------------------------------------
 
@@ -75,13 +77,20 @@ class MlbenchSession:
     def python_suite(self, path: Path, tables: Mapping[str, Any]) -> SuiteSpec:
         """Return the models and data sets of a Python suite, parsed once."""
         if path not in self._python_suites:
-            self._python_suites[path] = suitefile.suite_from_tables(tables, path, self.known)
-            self.claim(self._python_suites[path])
+            suite = suitefile.suite_from_tables(tables, path, self.known)
+            if suite.benchmarks:
+                message = "a Python suite's benchmarks are its functions; write each as @pytest.mark.mlbench(...)"
+                raise SuiteError(message, file=path, key="benchmark")
+            self.claim(suite)
+            self._python_suites[path] = suite
         return self._python_suites[path]
 
-    def cases(self, suite: SuiteSpec, benchmark: BenchmarkSpec) -> list[Case]:
-        """Return a benchmark's cases."""
-        return collect.expand(self, suite, benchmark)
+    def claim_benchmark(self, suite: SuiteSpec, name: str, node: str) -> None:
+        """Refuse a second function of one benchmark's name (bench_x and test_x, or in another class)."""
+        other = self._benchmarks.setdefault((suite.path, name), node)
+        if other != node:
+            message = f"{node} and {other} are both benchmark {name!r}, so their case ids would be the same; "
+            raise SuiteError(message + "rename one of them", file=suite.path, key=name)
 
     @cached_property
     def _earlier(self) -> Mapping[str, Record]:
@@ -110,9 +119,35 @@ class MlbenchSession:
             return collect.PythonSuite.from_parent(parent, path=module_path)
         return None
 
+    def pytest_pycollect_makeitem(
+        self, collector: pytest.Collector, name: str, obj: object
+    ) -> pytest.Collector | None:
+        """Take classes named Bench* in Python suites."""
+        return collect.suite_class(collector, name, obj)
+
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Expand Python suites."""
         collect.parametrize(metafunc)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Note the order of cases, and refuse two tests of one case."""
+        nodes: dict[str, str] = {}
+        for item in items:
+            case = collect.case_of(item)
+            if case is None:
+                continue
+            other = nodes.setdefault(case.id, item.nodeid)
+            if other != item.nodeid:
+                raise pytest.UsageError(
+                    f"{other} and {item.nodeid} are both case {case.id}: a record tells them apart by nothing. "
+                    "Make what differs an axis (framework options, batch, threads) instead of parametrizing it"
+                )
+        self._order = list(nodes.values())
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Note the order in which workers collected."""
+        self._order = list(ids)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -135,7 +170,9 @@ class MlbenchSession:
                 raise pytest.UsageError(str(error)) from None
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Close the case's record: it is on disk before pytest hears of the outcome."""
         report = yield
         case = collect.case_of(item)
@@ -143,7 +180,12 @@ class MlbenchSession:
             return report
         self.progress.clear()
         record = finish_record(case, item.stash.get(Bench.KEY, None), report)
-        report.user_properties += [("mlbench_case", record.case), ("mlbench_outcome", record.outcome)]
+        if record.outcome == "skip" and isinstance(report.longrepr, tuple):
+            path, line, _ = item.reportinfo()  # the suite's lines, not where in this package it was found
+            report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {record.reason}")
+        told: list[tuple[str, object]] = [("mlbench_case", record.case), ("mlbench_outcome", record.outcome)]
+        report.user_properties += told
+        item.user_properties += told  # JUnit XML takes those of the teardown's report
         try:
             self._journal.append(record)
         except RunFileError as error:
@@ -151,13 +193,13 @@ class MlbenchSession:
             report.outcome = "failed"
             report.longrepr = f"error(record): {record.case}: {error}"
             report.user_properties.append(("mlbench_trouble", str(error)))
-        self.config.hook.pytest_mlbench_record(config=self.config, record=record)
+        item.ihook.pytest_mlbench_record(config=self.config, record=record)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count the failures of ordinary tests, and hear of trouble in workers."""
         properties = dict(report.user_properties)
-        if report.failed and "mlbench_case" not in properties:
+        if report.failed and ("mlbench_case" not in properties or report.when == "teardown"):
             self._ordinary_failures += 1
         if report.when == "call" and "mlbench_trouble" in properties:
             self._trouble = str(properties["mlbench_trouble"])
@@ -165,14 +207,19 @@ class MlbenchSession:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Merge the journals into the run file and settle the exit code."""
-        if self.worker is not None or not runfile.parts_dir(self.run_file).is_dir():
+        if self.worker is not None or self._measures_nothing():
             return
+        parts = runfile.parts_dir(self.run_file)
+        if not parts.is_dir():
+            return  # the session never began
+        self.run = runfile.sorted_by_node(runfile.read(parts), self._order)
+        code = exit_code(exitstatus, self.run.records, self._ordinary_failures, self._trouble)
         try:
-            self.run = runfile.finish(self.run_file, {"exitstatus": int(exitstatus)})
+            self.run = runfile.finish(self.run_file, {"exitstatus": code}, self._order)
         except RunFileError as error:
             self._trouble = str(error)
-            self.run = runfile.read(runfile.parts_dir(self.run_file))
-        session.exitstatus = exit_code(exitstatus, self.run.records, self._ordinary_failures, self._trouble)
+            code = exit_code(exitstatus, self.run.records, self._ordinary_failures, self._trouble)
+        session.exitstatus = code
 
     def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
         """Show the results."""
@@ -187,6 +234,8 @@ class MlbenchSession:
 
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         """Print JSON last, after pytest's own closing line, so that scripts take the last line."""
+        if self._terminal is not None:
+            self._terminal.close()
         if self.worker is None and self.run is not None and self.options.format == "json":
             from pytest_mlbench.reporters import json
 
@@ -195,7 +244,20 @@ class MlbenchSession:
     # --- parts -----------------------------------------------------------------------------------------
 
     def _measures_nothing(self) -> bool:
-        return self.config.getoption("collectonly") or self.options.list
+        option = self.config.getoption
+        return self.options.list or any(option(name) for name in ("collectonly", "setuponly", "setupplan"))
+
+    def _check_pythons(self) -> None:
+        for name, path in self.options.pythons.items():
+            given = f"--mlbench-python {name}={path}"
+            if name not in self.registry.frameworks:
+                raise pytest.UsageError(
+                    f"{given}: {near.unknown('framework', name, self.registry.frameworks)}"
+                )
+            if not (path.is_file() and os.access(path, os.X_OK)):
+                raise pytest.UsageError(
+                    f"{given}: there is no interpreter of that path; make its environment, or correct the path"
+                )
 
     def _run_file(self) -> Path:
         if self.worker is not None and "mlbench_run_file" in self.worker:
@@ -210,6 +272,7 @@ class MlbenchSession:
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "id": f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.urandom(4).hex()}",
             "versions": {"pytest-mlbench": __version__, "pytest": pytest.__version__},
+            "harness_sha256": environment.sources_sha256(Path(__file__).parent),
             "host": environment.host(),
             "source": environment.revision(self.config.rootpath),
             "arguments": list(self.config.invocation_params.args),
@@ -230,17 +293,27 @@ def join(config: pytest.Config) -> None:
     except MlbenchError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[KEY] = session
-    config.pluginmanager.add_hookspecs(hookspecs)
     config.pluginmanager.register(session, "mlbench-session")
     from pytest_mlbench import fixtures, listing
 
     config.pluginmanager.register(fixtures, "mlbench-fixtures")
     if session.options.list:
         listing.join(config, session)
+    config.addinivalue_line("python_files", "bench_*.py")  # so that pytest itself collects each exactly once
     if session.worker is None and config.args_source is not pytest.Config.ArgsSource.ARGS:
-        config.args[:] = [str(config.rootpath / config.getini("mlbench_suites"))]
+        config.args[:] = [_suites_folder(config)]
     if session.worker is not None:
         _die_with_controller()
+
+
+def _suites_folder(config: pytest.Config) -> str:
+    path = config.rootpath / config.getini("mlbench_suites")
+    if not path.exists():
+        raise pytest.UsageError(
+            f"--mlbench: no suites: {path} does not exist; give the path of a suite, make one with "
+            "`mlbench init MODEL`, or set the ini key mlbench_suites"
+        )
+    return str(path)
 
 
 def _die_with_controller() -> None:

@@ -35,6 +35,7 @@ class Block:
     begin_ns: int
     end_ns: int
     used: dict[str, int]
+    gc_was_enabled: bool = True  # outside the block; inside it is always off
 
 
 class Target(Protocol):

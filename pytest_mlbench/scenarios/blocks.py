@@ -44,7 +44,10 @@ def joined(blocks: list[Block]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
 
 
 def facts(blocks: list[Block]) -> dict[str, Any]:
-    """Return what happened over the blocks: number, time, samples, processor use, context switches."""
+    """Return what happened over the blocks: number, time, samples, processor use, context switches.
+
+    `bounds_ns` are the begin and end of each block on the target's clock (see `clock` of the target).
+    """
     used: dict[str, int] = {}
     for block in blocks:
         for name, amount in block.used.items():
@@ -54,5 +57,7 @@ def facts(blocks: list[Block]) -> dict[str, Any]:
         "samples": int(sum(len(block.sample_ns) for block in blocks)),
         "duration_ns": int(sum(block.end_ns - block.begin_ns for block in blocks)),
         "timed_ns": int(sum(int(block.sample_ns.sum()) for block in blocks)),
+        "bounds_ns": [[block.begin_ns, block.end_ns] for block in blocks],
+        "gc": {"on_in_block": False, "on_outside": all(block.gc_was_enabled for block in blocks)},
         "used": used,
     }

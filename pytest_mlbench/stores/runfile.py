@@ -13,8 +13,8 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,16 @@ def parts_dir(run_file: Path) -> Path:
 
 
 def begin(run_file: Path, header: Mapping[str, Any]) -> None:
-    """Start a run: make its folder of journals and write the header."""
+    """Start a run: make its folder of journals and write the header.
+
+    Journals that a killed run of the same name left are merged into the run file first, so that none of its
+    records passes for one of this run, and `--mlbench-resume` of that file still finds them.
+    """
     parts = parts_dir(run_file)
+    if run_file.is_dir():
+        raise RunFileError(f"cannot write {run_file}: it is a folder; name a file with --mlbench-output")
+    if (parts / "header.json").exists():
+        finish(run_file, {"exitstatus": None})
     try:
         parts.mkdir(parents=True, exist_ok=True)
         if run_file.parent.name == ".mlbench":
@@ -143,10 +151,19 @@ def _unwritable(path: Path, error: OSError) -> RunFileError:
     )
 
 
-def finish(run_file: Path, footer: Mapping[str, Any]) -> Run:
-    """Merge the journals into the run file, atomically, and remove them; returns the run."""
+def sorted_by_node(run: Run, order: Sequence[str]) -> Run:
+    """Return the run with its records in the order of the node ids in `order`; others come last."""
+    places = {node: place for place, node in enumerate(order)}
+    return replace(run, records=tuple(sorted(run.records, key=lambda r: places.get(r.node, len(places)))))
+
+
+def finish(run_file: Path, footer: Mapping[str, Any], order: Sequence[str] = ()) -> Run:
+    """Merge the journals into the run file, atomically, and remove them; returns the run.
+
+    Workers finish in any order: records are put in that of the node ids in `order`.
+    """
     parts = parts_dir(run_file)
-    run = read(parts)
+    run = sorted_by_node(read(parts), order)
     footer = {
         "kind": "footer",
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),

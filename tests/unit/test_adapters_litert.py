@@ -122,6 +122,25 @@ def test_int8_holds_its_scales():
 
 
 @needs_litert
+def test_a_batch_that_the_file_fixes_is_not_forced(tmp_path):
+    """Without strict resizing the interpreter takes any batch; constants inside would then hold the old one."""
+    free, fixed = (np.array(shape, "<i4").tobytes() for shape in ([-1, 1, 8, 8], [1, 1, 8, 8]))
+    path = tmp_path / "fixed.tflite"
+    path.write_bytes(Path(FLOAT).read_bytes().replace(free, fixed))
+    session = adapter.load(str(path), {})
+    (spec,) = session.inputs
+    assert spec.shape == (1, 1, 8, 8)
+    with pytest.raises(ValueError, match="a batch of 2"):
+        session.bind({spec.name: np.zeros((2, 1, 8, 8), np.float32)})
+    with pytest.raises(ValueError, match="cannot be resized"):
+        session._shapes = None
+        session.inputs = [type(spec)(spec.name, spec.dtype, (-1, 1, 8, 8))]
+        session.bind({spec.name: np.zeros((2, 1, 8, 8), np.float32)})
+    session.bind({spec.name: np.zeros((1, 1, 8, 8), np.float32)})
+    session.invoke()
+
+
+@needs_litert
 def test_a_wrong_type_is_refused_by_the_interpreter():
     session = adapter.load(FLOAT, {})
     with pytest.raises(ValueError, match="FLOAT32"):

@@ -256,19 +256,25 @@ def test_target_reaches_the_compiler(matmul, tmp_path, target, shown):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_size_the_pool(matmul, tmp_path, threads):
+def test_threads_size_the_pool_and_pin_nothing(matmul, tmp_path, threads):
     artefact = adapter.prepare(matmul, str(tmp_path), {})
     code = """
-import sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
+import numpy as np
 from pytest_mlbench.agent.adapters import tvm_adapter as adapter
+cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 session = adapter.load(sys.argv[2], {"threads": int(sys.argv[3])})
+session.bind({"x": np.ones((1, 64), np.float32)})
+session.invoke()
+assert cores is None or os.sched_getaffinity(0) == cores
 import tvm
 print(tvm.get_global_func("runtime.NumThreads")())
 """
     command = [sys.executable, "-c", code, str(ROOT), artefact, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert int(done.stdout) == threads, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == threads
 
 
 # --- precision in lowered code ------------------------------------------------------------------------------
@@ -314,7 +320,9 @@ def test_pooling_softmax_and_norms_do_not_count_as_compute(tmp_path):
         helper.make_node("AveragePool", ["m"], ["a"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
         helper.make_node("ReduceL2", ["a"], ["l"], axes=[1]),
         helper.make_node("Div", ["a", "l"], ["d"]),
-        helper.make_node("Softmax", ["d"], ["y"], axis=-1),
+        helper.make_node("Softmax", ["d"], ["s"], axis=-1),
+        helper.make_node("ReduceSumSquare", ["s"], ["q"], axes=[1]),
+        helper.make_node("Add", ["s", "q"], ["y"]),
     ]
     path = save(tmp_path / "none.onnx", nodes, [("x", FLOAT, shape)], [("y", FLOAT, shape)])
     placement = opened(path, tmp_path).placement()

@@ -133,6 +133,7 @@ def test_files_of_weights_are_copied_too(tmp_path):
         ([("ids", INT64, ["N", 5]), ("x", FLOAT, ["N", 2])], "normal", 2, {}, (1,)),
         ([("a:0", FLOAT, ["N", 2]), ('b"', FLOAT, ["N", "k"])], "normal", None, {'b"': (16,)}, (1,)),
         ([("x", FLOAT, [8, 3])], "normal", None, {"x": (3,)}, (8,)),
+        ([("x", FLOAT, [2, 3])], "normal", None, {"x": (3,)}, (2,)),
         ([("x", FLOAT, [5, 3]), ("y", FLOAT, ["N"])], "normal", None, {"x": (3,), "y": ()}, (5,)),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_mlbench.errors import AssetError, SuiteError
 from pytest_mlbench.frameworks.api import Framework, Option
-from pytest_mlbench.spec import BenchmarkSpec, FrameworkSpec, Price, Reference, ScenarioSpec
+from pytest_mlbench.spec import BenchmarkSpec, FrameworkSpec, MaxDrop, Price, Reference, ScenarioSpec
 from pytest_mlbench.suitefile import Known, suite_from_tables
 from pytest_mlbench.suitefile_benchmark import apply_override
 from pytest_mlbench.suitefile_settings import Scope
@@ -486,6 +486,18 @@ class TestOverrides:
         assert changed.expect.compliance == ("repeat_sample",)
         assert (changed.reference, changed.dataset, changed.name) == (base.reference, "d", "b")
         assert base.expect.limits["latency.p99"][0].value == 5e6, "the benchmark itself stays as it is"
+
+
+def test_an_override_may_name_another_precision_to_drop_from():
+    suite = suite_of(
+        precision=["fp32", "int8"],
+        dataset="d",
+        expect={"accuracy": {"max_drop": {"from": "fp32", "points": 1}}},
+    )
+    settings = {"expect": {"accuracy": {"max_drop": {"from": "int8"}}}}
+    scope = Scope(KNOWN, suite.models, suite.datasets)
+    changed = apply_override(suite.benchmarks[0], settings, Place(PATH), scope)
+    assert changed.expect.max_drop == MaxDrop("int8", 1.0)
 
 
 _VALUES = st.recursive(

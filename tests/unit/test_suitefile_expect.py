@@ -147,6 +147,7 @@ def test_everything_at_once():
         ({"accuracy": {"top2": ">= 0.9"}}, '.accuracy.top2: unknown metric "accuracy.top2"; did you mean'),
         ({"accuracy": ">= 0.9"}, ".accuracy: expected a table"),
         ({"accuracy": {"max_drop": {"from": "fp32"}}}, '.accuracy.max_drop: the key "points" is missing'),
+        ({"accuracy": {"max_drop": {"points": 1}}}, '.accuracy.max_drop: the key "from" is missing'),
         (
             {"accuracy": {"max_drop": {"from": "fp99", "points": 1}}},
             ".accuracy.max_drop.from: unknown precision",

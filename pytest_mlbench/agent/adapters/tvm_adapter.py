@@ -90,14 +90,13 @@ class TvmSession:
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
         sidecar = _read_sidecar(Path(path))
-        # The pool is made when first used; the variable covers the case that this is not the first session.
-        threads = int(options.get("threads", 1))
-        os.environ["TVM_NUM_THREADS"] = str(threads)
+        # Read when the pool is made, once per process, by the first kernel that is parallel. Not
+        # config_threadpool(): it makes the pool at once, which pins this thread (and so the agent) to a core.
+        os.environ["TVM_NUM_THREADS"] = str(int(options.get("threads", 1)))
         import tvm
         from tvm import relax
 
         _check_cpu(sidecar["cpu"], path)
-        tvm.get_global_func("runtime.config_threadpool")(1, threads)
         self._tvm: Any = tvm
         self._relax: Any = relax
         self._kernels: dict[str, list[Any]] = sidecar["kernels"]
