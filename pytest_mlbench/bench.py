@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from pytest_mlbench.stores.runfile import encode_samples
 if TYPE_CHECKING:
     from pytest_mlbench.session import MlbenchSession
 
+T = TypeVar("T")
 _WORST_FIRST: tuple[Outcome, ...] = ("invalid", "fail", "insufficient")
 
 
@@ -47,6 +48,8 @@ class Bench:
     @property
     def outputs(self) -> Mapping[str, npt.NDArray[Any]]:
         """Return the outputs of the accuracy pass: name -> (samples, ...), dequantised."""
+        if self._outputs is None and self.resumed:
+            self._outputs = self._under_lease(self._executor(self.case).outputs)
         if self._outputs is None:
             raise MlbenchError("mlbench.outputs is there after mlbench.run()")
         return self._outputs
@@ -88,7 +91,8 @@ class Bench:
         framework = self._session.registry.frameworks[case.framework.name]
         model = (
             self._model
-            if case.model is self.case.model and case.framework.name == self.case.framework.name
+            if (case.model, case.framework.name, case.precision)
+            == (self.case.model, self.case.framework.name, self.case.precision)
             else None
         )
         progress = self._session.progress
@@ -101,7 +105,21 @@ class Bench:
             model,
         )
 
+    def _under_lease(self, work: Callable[[], T]) -> T:
+        timeout_s = self._session.options.lease_timeout_s
+        with lease.hold(self.device.resources, timeout_s=timeout_s, waiting=self._session.progress.say):
+            return work()
+
     def _measured(self, reference: Mapping[str, npt.NDArray[Any]] | None) -> Record:
+        if reference is not None and not {"*", self.case.precision} & set(
+            self.case.benchmark.expect.equivalence
+        ):
+            raise SuiteError(
+                f"mlbench.run(reference=...) is compared by nothing: say how close {self.case.precision} must be, "
+                f"for example expect.equivalence.{self.case.precision} = {{ rtol = 1e-4, atol = 1e-5 }}",
+                file=self.case.suite.path,
+                key=f"{self.case.benchmark.name}.expect.equivalence",
+            )
         executor = self._executor(self.case)
         timeout_s = self._session.options.lease_timeout_s
         with lease.hold(self.device.resources, timeout_s=timeout_s, waiting=self._session.progress.say):

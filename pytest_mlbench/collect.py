@@ -196,9 +196,7 @@ def _lines(path: Path) -> dict[str, int]:
     return lines
 
 
-def expand(
-    session: MlbenchSession, suite: SuiteSpec, benchmark: BenchmarkSpec, hook: pluggy.HookRelay
-) -> list[Case]:
+def expand(session: MlbenchSession, suite: SuiteSpec, benchmark: BenchmarkSpec, hook: pluggy.HookRelay) -> list[Case]:
     """Return a benchmark's cases after the hooks of the conftest.py files that apply had their say."""
     cases = matrix.expand(suite, benchmark, session.known)
     hook.pytest_mlbench_modify_cases(config=session.config, suite=suite, cases=cases)

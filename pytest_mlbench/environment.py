@@ -33,10 +33,7 @@ def processor() -> Mapping[str, Any]:
         fields.setdefault(name.strip(), value.strip())
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     return {
-        "processor": fields.get("model name")
-        or fields.get("Model")
-        or platform.processor()
-        or platform.machine(),
+        "processor": fields.get("model name") or fields.get("Model") or platform.processor() or platform.machine(),
         "machine": platform.machine(),
         "flags": sorted(flags),
         "cores": os.cpu_count(),

@@ -200,8 +200,22 @@ class Executor:
             labels=self._samples.labels if self._samples else None,
             facts={"placement": summary, "versions": dict(loaded.versions), "format": self.framework.format},
         )
-        facts = {**passes.facts, "accuracy_ns": accuracy_ns, "used": counters["used"]}
+        facts = {
+            **passes.facts,
+            "accuracy_ns": accuracy_ns,
+            "used": counters["used"],
+            "seeds": self._seeds(),
+        }
         return self._executed(measurement, compliance, summary, facts, hello, loaded, fitted, before)
+
+    def _seeds(self) -> dict[str, int]:
+        """Return every seed that had a part in this run: of the order of samples, generated data, a built model."""
+        seeds = {"order": self.case.scenario.seed}
+        if self._dataset.file is None:
+            seeds["dataset"] = self._dataset.seed
+        if self.case.model.build is not None:
+            seeds["model"] = self.case.model.seed
+        return seeds
 
     def _timed(self, target: measure.AgentTarget) -> Passes:
         scenario = self.scenario_registry.scenario(self.case.scenario.kind)
@@ -311,7 +325,8 @@ class Executor:
         }
         same = {
             "target": {
-                name: target[name] for name in ("node", "processor", "machine", "cores_allowed", "python")
+                name: target.get(name)  # a user's device need not tell all of them
+                for name in ("device", "node", "processor", "machine", "cores_allowed", "python")
             },
             "versions": target["versions"],
             "options": self.options,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mlbench.checks import accuracy, compliance, equivalence, inputs, limits, placement
+from pytest_mlbench.errors import InvalidCase
 from pytest_mlbench.execute import Executed, variant
 from pytest_mlbench.matrix import Case
 from pytest_mlbench.metrics import quality
@@ -95,8 +96,12 @@ def _drop(case: Case, executed: Executed, other: Outputs) -> CheckResult:
         return CheckResult(
             "accuracy.max_drop", "insufficient", "the data set has no labels, so no accuracy is known"
         )
-    here = quality.correct(executed.measurement.outputs or {}, labels)
-    return accuracy.check_drop(here, quality.correct(other, labels), drop)
+    try:
+        here = quality.correct(executed.measurement.outputs or {}, labels)
+        there = quality.correct(other, labels)
+    except InvalidCase as error:
+        return CheckResult("accuracy.max_drop", "invalid", str(error))
+    return accuracy.check_drop(here, there, drop)
 
 
 def _finite(executed: Executed) -> list[CheckResult]:

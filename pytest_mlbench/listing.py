@@ -47,10 +47,7 @@ class Listing:
     def rows(self, items: Sequence[pytest.Item]) -> list[dict[str, Any]]:
         """Return one row per selected case."""
         cases = [(item, case) for item in items if (case := case_of(item)) is not None]
-        return [
-            {"case": case.id, "node": item.nodeid, **case.axes, "skip": self._skip(case)}
-            for item, case in cases
-        ]
+        return [{"case": case.id, "node": item.nodeid, **case.axes, "skip": self._skip(case)} for item, case in cases]
 
     def _skip(self, case: Case) -> str | None:
         if case.skip is not None:

@@ -91,9 +91,7 @@ def compliance(agent: Agent, target: AgentTarget, wanted: tuple[str, ...], calls
     return ComplianceData(ids, timed, tuple(times[True]), tuple(times[False]))
 
 
-def memory_of(
-    baseline: Mapping[str, Any], counters: Mapping[str, Any], loaded: Mapping[str, int]
-) -> dict[str, int]:
+def memory_of(baseline: Mapping[str, Any], counters: Mapping[str, Any], loaded: Mapping[str, int]) -> dict[str, int]:
     """Return the memory facts a metric needs: what the agent used before the framework, after loading, at most.
 
     Samples made after the baseline are taken off. Empty where the platform told nothing usable: without a

@@ -100,6 +100,8 @@ class ModelMaker:
             "how": recipe.how,
             "calibration": str(recipe.calibration) if recipe.calibration else None,
             "per_channel": recipe.per_channel,
+            # onnxruntime's x86 kernels take uint8 activations where they leave int8 ones in fp32.
+            "activations": "uint8",
         }
         made_from = (source.sha256, calibration, maker, recipe.how, recipe.per_channel)
         path, stages = self._prepared("convert", _PRECISION_MAKER, source.path, options, made_from)

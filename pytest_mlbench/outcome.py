@@ -21,9 +21,7 @@ def finish_record(case: Case, bench: Bench | None, report: pytest.TestReport) ->
     """
     drafted = bench.record if bench is not None else None
     if drafted is None:
-        record = Record(
-            case=case.id, node=report.nodeid, axes=dict(case.axes), outcome="error", wall_s=report.duration
-        )
+        record = Record(case=case.id, node=report.nodeid, axes=dict(case.axes), outcome="error", wall_s=report.duration)
         if report.skipped:
             return replace(record, outcome="skip", reason=_skip_reason(report))
         if report.passed:
@@ -75,9 +73,7 @@ def exit_code(exitstatus: int, records: Sequence[Record], ordinary_failures: int
     def any_of(outcome: Outcome) -> bool:
         return any(record.outcome == outcome for record in records)
 
-    wrong_input = any(
-        record.outcome == "error" and record.stage in ("suite", "test setup") for record in records
-    )
+    wrong_input = any(record.outcome == "error" and record.stage in ("suite", "test setup") for record in records)
     if ordinary_failures or any_of("fail") or wrong_input:
         return int(pytest.ExitCode.TESTS_FAILED)
     if any_of("error") or trouble is not None:

@@ -67,6 +67,7 @@ class Record:
     scenario: dict[str, Any] = field(default_factory=dict)
     placement: dict[str, Any] = field(default_factory=dict)
     stages_ns: dict[str, int] = field(default_factory=dict)
+    resumed: str = ""  # id of the earlier run this record was taken from, with --mlbench-resume
     reference: str = ""  # id of the case the suite names as reference
     target: dict[str, Any] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pytest_mlbench import near
@@ -33,9 +35,7 @@ def load(group: str, name: str) -> Any:
     """Load what is registered as `name` in `mlbench.<group>`; the error names the group and a near match."""
     entries = _entry_points(f"mlbench.{group}")
     if name not in entries:
-        raise SuiteError(
-            near.unknown(group.removesuffix("s"), name, entries) + f" (entry-point group mlbench.{group})"
-        )
+        raise SuiteError(near.unknown(group.removesuffix("s"), name, entries) + f" (entry-point group mlbench.{group})")
     try:
         return entries[name].load()
     except ImportError as error:
@@ -69,11 +69,15 @@ class Registry:
 
 
 def function(reference: str, folder: Path) -> Callable[..., Any]:
-    """Import a suite's own `module:function`, with the suite's folder first on the module path."""
+    """Import a suite's own `module:function`, with the suite's folder first on the module path.
+
+    A module beside the suite is kept under a name of its own, since another suite's may have the same.
+    """
     module_name, _, name = reference.partition(":")
+    file = folder / (module_name.replace(".", "/") + ".py")
     sys.path.insert(0, str(folder))
     try:
-        module = importlib.import_module(module_name)
+        module = _beside(module_name, file) if file.is_file() else importlib.import_module(module_name)
     except ImportError as error:
         raise SuiteError(
             f"{reference!r}: {error}; the module is looked for beside the suite and in this environment"
@@ -86,6 +90,21 @@ def function(reference: str, folder: Path) -> Callable[..., Any]:
         known = [word for word in vars(module) if not word.startswith("_")]
         raise SuiteError(f"{reference!r}: " + near.unknown("function", name, known)) from None
     return found
+
+
+def _beside(name: str, file: Path) -> ModuleType:
+    own_name = f"mlbench_suite_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{name}"
+    if own_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(own_name, file)
+        assert spec is not None and spec.loader is not None, "the file ends in .py"
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[own_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[own_name]
+            raise
+    return sys.modules[own_name]
 
 
 def missing(framework: Framework, python: Path | None) -> str | None:

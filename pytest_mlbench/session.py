@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -70,9 +71,7 @@ class MlbenchSession:
         """Refuse a second suite of the same name: case ids would collide in records and history."""
         other = self._suites.setdefault(suite.name, suite.path)
         if other != suite.path:
-            raise SuiteError(
-                f'suite "{suite.name}" is also {other}; give one of them another `name`', file=suite.path
-            )
+            raise SuiteError(f'suite "{suite.name}" is also {other}; give one of them another `name`', file=suite.path)
 
     def python_suite(self, path: Path, tables: Mapping[str, Any]) -> SuiteSpec:
         """Return the models and data sets of a Python suite, parsed once."""
@@ -96,7 +95,9 @@ class MlbenchSession:
     def _earlier(self) -> Mapping[str, Record]:
         if self.options.resume is None:
             return {}
-        return {record.case: record for record in runfile.read(self.options.resume).records}
+        run = runfile.read(self.options.resume)
+        run_id = str(run.header.get("id", self.options.resume.name))
+        return {record.case: replace(record, resumed=record.resumed or run_id) for record in run.records}
 
     def resumed(self, case_id: str, identity: str) -> Record | None:
         """Return the passed record of an earlier run when everything it depends on is still the same."""
@@ -111,17 +112,13 @@ class MlbenchSession:
         """Collect suites."""
         return collect.suite_file(file_path, parent)
 
-    def pytest_pycollect_makemodule(
-        self, module_path: Path, parent: pytest.Collector
-    ) -> pytest.Module | None:
+    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
         """Make a Python suite of a bench_*.py file that pytest collects itself."""
         if module_path.name.startswith("bench_"):
             return collect.PythonSuite.from_parent(parent, path=module_path)
         return None
 
-    def pytest_pycollect_makeitem(
-        self, collector: pytest.Collector, name: str, obj: object
-    ) -> pytest.Collector | None:
+    def pytest_pycollect_makeitem(self, collector: pytest.Collector, name: str, obj: object) -> pytest.Collector | None:
         """Take classes named Bench* in Python suites."""
         return collect.suite_class(collector, name, obj)
 
@@ -251,9 +248,7 @@ class MlbenchSession:
         for name, path in self.options.pythons.items():
             given = f"--mlbench-python {name}={path}"
             if name not in self.registry.frameworks:
-                raise pytest.UsageError(
-                    f"{given}: {near.unknown('framework', name, self.registry.frameworks)}"
-                )
+                raise pytest.UsageError(f"{given}: {near.unknown('framework', name, self.registry.frameworks)}")
             if not (path.is_file() and os.access(path, os.X_OK)):
                 raise pytest.UsageError(
                     f"{given}: there is no interpreter of that path; make its environment, or correct the path"
@@ -277,9 +272,7 @@ class MlbenchSession:
             "source": environment.revision(self.config.rootpath),
             "arguments": list(self.config.invocation_params.args),
             "resumed": str(self.options.resume) if self.options.resume else None,
-            "ci": {
-                name: os.environ[name] for name in ("CI", "GITHUB_RUN_ID", "GITHUB_SHA") if name in os.environ
-            },
+            "ci": {name: os.environ[name] for name in ("CI", "GITHUB_RUN_ID", "GITHUB_SHA") if name in os.environ},
         }
 
 

@@ -23,8 +23,8 @@ TOP5_CLASSES = 6
 def measure(m: Measurement) -> list[Metric]:
     """Return accuracy.top1 and accuracy.top5 (shares), each with its Wilson 95 % interval.
 
-    A label counts as found among the first k only when strictly fewer than k other classes score at least as
-    high, so a tie never favours the model: a constant output finds nothing. Without labels, with NaN in the
+    Of classes with equal scores the lower number comes first, as in numpy's argmax, so that the figure is the
+    one a user's own argmax gives and a constant output is no better than chance. Without labels, with NaN in the
     scores, or when no output holds a score per class, both are absent and say so.
     """
     try:
@@ -39,7 +39,7 @@ def measure(m: Measurement) -> list[Metric]:
 
 
 def correct(outputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return for each sample whether its label alone has the highest score (shape: samples).
+    """Return for each sample whether its label is the argmax of the scores (shape: samples).
 
     InvalidCase when the outputs cannot be scored: no output with a score per class, a count of samples that
     differs from the labels', a label outside the classes, or NaN.
@@ -49,7 +49,7 @@ def correct(outputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -
 
 
 def ranks(outputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return for each sample how many other classes score at least as high as the label's.
+    """Return for each sample how many classes come before its label: higher scores, or equal ones of a lower number.
 
     InvalidCase as for `correct`.
     """
@@ -74,7 +74,8 @@ def ranks(outputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> 
             f"(first: sample {int(np.argmax(bad))})"
         )
     own = np.take_along_axis(scores, truth[:, None].astype(np.int64), axis=1)
-    counted: npt.NDArray[np.int64] = np.count_nonzero(scores >= own, axis=1) - 1
+    before = np.arange(scores.shape[1])[None, :] < truth[:, None]
+    counted: npt.NDArray[np.int64] = np.count_nonzero((scores > own) | ((scores == own) & before), axis=1)
     return counted
 
 
@@ -111,5 +112,5 @@ def _share(name: str, hits: npt.NDArray[np.bool_]) -> Metric:
         n=n,
         interval=wilson(count, n, CONFIDENCE),
         confidence=CONFIDENCE,
-        note=f"{count} of {n}; ties count against the model",
+        note=f"{count} of {n}; of equal scores the lower class comes first",
     )

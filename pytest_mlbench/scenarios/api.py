@@ -43,9 +43,7 @@ class Target(Protocol):
 
     def warm_up(self, min_s: float, min_samples: int) -> WarmUp: ...
 
-    def block(
-        self, calls: int, *, max_samples: int, min_ns: int = BLOCK_NS, min_samples: int = BLOCK_SAMPLES
-    ) -> Block:
+    def block(self, calls: int, *, max_samples: int, min_ns: int = BLOCK_NS, min_samples: int = BLOCK_SAMPLES) -> Block:
         """Time a block of samples of `calls` calls each; goes on in the seeded order of samples."""
 
 
@@ -63,7 +61,5 @@ class Scenario(Protocol):
     @property
     def name(self) -> str: ...
 
-    def run(
-        self, target: Target, spec: ScenarioSpec, batch: int, progress: Callable[[float], None]
-    ) -> Passes:
+    def run(self, target: Target, spec: ScenarioSpec, batch: int, progress: Callable[[float], None]) -> Passes:
         """Warm up and take samples; `progress` is told the share done, from 0 to 1."""

@@ -19,9 +19,7 @@ class Offline:
 
     name: str = "offline"
 
-    def run(
-        self, target: Target, spec: ScenarioSpec, batch: int, progress: Callable[[float], None]
-    ) -> Passes:
+    def run(self, target: Target, spec: ScenarioSpec, batch: int, progress: Callable[[float], None]) -> Passes:
         """Take samples of whole batches; no one-call pass, since an offline run has no latency of its own."""
         warm = target.warm_up(spec.warmup_s, spec.warmup_samples)
         taken = blocks.take(target, spec, warm.calls, spec.min_samples if warm.calls == 1 else 0, progress)

@@ -22,17 +22,13 @@ class SingleStream:
 
     name: str = "single_stream"
 
-    def run(
-        self, target: Target, spec: ScenarioSpec, batch: int, progress: Callable[[float], None]
-    ) -> Passes:
+    def run(self, target: Target, spec: ScenarioSpec, batch: int, progress: Callable[[float], None]) -> Passes:
         """Take samples; for a call too short for the clock, also a pass of one-call readings for the tail."""
         warm = target.warm_up(spec.warmup_s, spec.warmup_samples)
         several = warm.calls > 1
         main = _part(spec, 1 - _SINGLE_SHARE) if several else spec
         share = 1 - _SINGLE_SHARE if several else 1.0
-        taken = blocks.take(
-            target, main, warm.calls, 0 if several else spec.min_samples, lambda p: progress(p * share)
-        )
+        taken = blocks.take(target, main, warm.calls, 0 if several else spec.min_samples, lambda p: progress(p * share))
         sample_ns, starts = blocks.joined(taken)
         facts = {"warm_up": vars(warm), "main": blocks.facts(taken)}
         single_ns = sample_ns
@@ -59,9 +55,7 @@ class SingleStream:
 
 def _part(spec: ScenarioSpec, share: float) -> ScenarioSpec:
     """Return the scenario with its time bounds cut to a share."""
-    return replace(
-        spec, min_duration_s=spec.min_duration_s * share, max_duration_s=spec.max_duration_s * share
-    )
+    return replace(spec, min_duration_s=spec.min_duration_s * share, max_duration_s=spec.max_duration_s * share)
 
 
 SCENARIO = SingleStream()

@@ -207,9 +207,7 @@ def read(path: Path) -> Run:
         raise RunFileError(f"{path} is not a run file: its first line is no header")
     schema = lines[0].get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise RunFileError(
-            f"{path} has schema {schema!r}, this version reads up to {SCHEMA}; upgrade pytest-mlbench"
-        )
+        raise RunFileError(f"{path} has schema {schema!r}, this version reads up to {SCHEMA}; upgrade pytest-mlbench")
     try:
         records = tuple(Record.from_json(line) for line in lines if line.get("kind") == "record")
     except (TypeError, ValueError, AttributeError) as error:

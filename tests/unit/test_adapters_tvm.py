@@ -322,9 +322,11 @@ def test_pooling_softmax_and_norms_do_not_count_as_compute(tmp_path):
         helper.make_node("Div", ["a", "l"], ["d"]),
         helper.make_node("Softmax", ["d"], ["s"], axis=-1),
         helper.make_node("ReduceSumSquare", ["s"], ["q"], axes=[1]),
-        helper.make_node("Add", ["s", "q"], ["y"]),
+        helper.make_node("Add", ["s", "q"], ["t"]),
+        helper.make_node("LayerNormalization", ["t", "gain"], ["y"]),
     ]
-    path = save(tmp_path / "none.onnx", nodes, [("x", FLOAT, shape)], [("y", FLOAT, shape)])
+    gain = {"gain": np.ones(8, np.float32)}
+    path = save(tmp_path / "none.onnx", nodes, [("x", FLOAT, shape)], [("y", FLOAT, shape)], gain)
     placement = opened(path, tmp_path).placement()
     assert placement.nodes
     assert [node for node in placement.nodes if node.compute] == []

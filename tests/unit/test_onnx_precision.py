@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pytest_mlbench.agent import onnx_precision
+from pytest_mlbench.agent.adapters import onnxruntime_adapter
 from pytest_mlbench.agent.onnx_precision import calibration_feeds, prepare
 
 onnx = pytest.importorskip("onnx")
@@ -113,6 +114,35 @@ def test_int8_is_qdq_and_close(net, tmp_path, calibration, per_channel):
     assert sqnr_db(infer(net, images(16, 1)), infer(made, images(16, 1))) > 25
 
 
+def branching(path: Path) -> str:
+    """Write a net with a tensor that two convolutions read, as squeeze-and-expand and residual nets have."""
+    rng = np.random.default_rng(3)
+    constants = {f"w{n}": (rng.standard_normal((8, c, 1, 1)) * 0.3).astype(np.float32) for n, c in enumerate((1, 8, 8))}
+    nodes = [
+        helper.make_node("Conv", ["image", "w0"], ["c0"]),
+        helper.make_node("Relu", ["c0"], ["r0"]),
+        helper.make_node("Conv", ["r0", "w1"], ["c1"]),
+        helper.make_node("Conv", ["r0", "w2"], ["c2"]),
+        helper.make_node("Concat", ["c1", "c2"], ["y"], axis=1),
+    ]
+    return save(path, nodes, [("image", FLOAT, ["N", 1, 8, 8])], [("y", FLOAT, ["N", 16, 8, 8])], constants)
+
+
+def test_uint8_activations_leave_no_convolution_in_fp32(tmp_path, calibration):
+    made = int8(branching(tmp_path / "b.onnx"), tmp_path, calibration, activations="uint8", per_channel=True)
+    session = onnxruntime_adapter.load(made, {})
+    session.bind({"image": images(1)})
+    computing = [node for node in session.placement().nodes if node.compute]
+    assert [(node.op, node.precision) for node in computing] == [("QLinearConv", "int8")] * 3
+
+
+@pytest.mark.parametrize("activations", onnx_precision.ACTIVATIONS)
+def test_activations_have_the_type_asked_for(net, tmp_path, calibration, activations):
+    stored = onnx.load(int8(net, tmp_path, calibration, activations=activations)).graph.initializer
+    (point,) = [onnx.numpy_helper.to_array(t) for t in stored if t.name == "image_zero_point"]
+    assert point.dtype.name == activations
+
+
 @pytest.mark.parametrize("how", onnx_precision.HOWS)
 def test_the_same_input_gives_the_same_bytes(net, tmp_path, calibration, how):
     """Each time in a process of its own, as it is used."""
@@ -189,6 +219,11 @@ def test_the_module_has_the_shape_of_an_adapter():
 def test_an_unknown_how_lists_the_known(net, tmp_path, how):
     with pytest.raises(ValueError, match="float16, static_qdq"):
         prepare(net, str(tmp_path), {"how": how})
+
+
+def test_an_unknown_type_of_activations_lists_the_known(net, tmp_path, calibration):
+    with pytest.raises(ValueError, match="int8, uint8"):
+        int8(net, tmp_path, calibration, activations="int4")
 
 
 def test_missing_calibration_is_named(net, tmp_path):

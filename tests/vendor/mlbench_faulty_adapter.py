@@ -1,0 +1,141 @@
+"""The target half: computes x @ w for a model that is a JSON file, and fails as its options say.
+
+`fault` and `stage` choose what goes wrong and when. With MLBENCH_FAULTY_LOG set, each model's life is written
+there, one JSON object a line: a test can see what ran, when (the clock is one for all processes of a machine)
+and that a case has come to be measured.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlbench_agent.api import Node, Placement, TensorSpec
+
+NAME = "faulty"
+
+_CALLS_BEFORE_FAULT = 3  # in the stages that make many calls, so that it comes in the middle
+_STAGE_OF_VERB = {
+    "first": "first",
+    "warm_up": "warm-up",
+    "block": "measure",
+    "run_outputs": "accuracy",
+    "placement": "placement",
+}
+
+
+def versions() -> dict[str, str]:
+    return {"faulty": "1.0"}
+
+
+def prepare(path: str, out_dir: str, options: dict[str, Any]) -> str:
+    log("prepare", "")
+    if options["stage"] == "prepare":
+        happen(options["fault"])
+    out = Path(out_dir) / "compiled.json"
+    out.write_text(Path(path).read_text(encoding="utf-8"), encoding="utf-8")
+    return str(out)
+
+
+def load(path: str, options: dict[str, Any]) -> FaultySession:
+    if options["stage"] == "load":
+        happen(options["fault"])
+    session = FaultySession(json.loads(Path(path).read_text(encoding="utf-8")), options)
+    log("load", path)
+    return session
+
+
+def log(event: str, what: str) -> None:
+    path = os.environ.get("MLBENCH_FAULTY_LOG")
+    if path:
+        line = json.dumps({"event": event, "what": what, "pid": os.getpid(), "ns": time.perf_counter_ns()})
+        with Path(path).open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def happen(fault: str) -> None:
+    """Let the fault happen. All but `raise`, `sys_exit` and `no_module` do not come back."""
+    if fault == "raise":
+        raise RuntimeError("injected fault")
+    if fault == "no_module":
+        raise ModuleNotFoundError("No module named 'mlbench_faulty_engine'", name="mlbench_faulty_engine")
+    if fault == "hang_python":
+        while True:
+            time.sleep(0.05)
+    if fault == "hang_gil":
+        while True:
+            ctypes.PyDLL(None).pause()  # PyDLL keeps the interpreter's lock during the call
+    if fault == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)  # every thread stops, the watchdog's too
+    if fault == "segfault":
+        ctypes.string_at(0)
+    if fault == "exit":
+        os._exit(3)
+    if fault == "sys_exit":
+        sys.exit("the framework gave up")
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "close_pipes":
+        os.closerange(3, 256)  # execnet's pipes to the host; the process itself lives on
+        os.close(0)
+        while True:
+            time.sleep(0.05)
+
+
+def stage() -> str:
+    """Return the stage that calls, from the agent's verb on the stack."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name in _STAGE_OF_VERB:
+            return _STAGE_OF_VERB[frame.f_code.co_name]
+        frame = frame.f_back
+    return ""
+
+
+class FaultySession:
+    def __init__(self, model: dict[str, Any], options: dict[str, Any]) -> None:
+        self._weights = np.asarray(model["weights"], dtype=np.float32)
+        self._options = options
+        self._calls: dict[str, int] = {}
+        self._x = np.zeros((1, self._weights.shape[0]), dtype=np.float32)
+        self._y = self._x @ self._weights
+        self.inputs = [TensorSpec("x", "float32", (-1, self._weights.shape[0]))]
+        self.outputs = [TensorSpec("y", "float32", (-1, self._weights.shape[1]))]
+
+    def bind(self, inputs: dict[str, np.ndarray[Any, Any]]) -> None:
+        self._x = inputs["x"]
+
+    def invoke(self) -> None:
+        self._note(stage())
+        if self._options["call_ms"]:
+            time.sleep(self._options["call_ms"] / 1000)
+        self._y = self._x @ self._weights
+
+    def _note(self, now: str) -> None:
+        count = self._calls[now] = self._calls.get(now, 0) + 1
+        if count == 1:
+            log(now, "")
+        if now == self._options["stage"] and self._options["fault"] != "nan":
+            if now == "first" or count == _CALLS_BEFORE_FAULT:
+                happen(self._options["fault"])
+
+    def fetch(self) -> dict[str, np.ndarray[Any, Any]]:
+        y = self._y.copy()
+        if self._options["fault"] == "nan" and stage() == self._options["stage"]:
+            y[0, 0] = np.nan
+        return {"y": y}
+
+    def placement(self) -> Placement:
+        if self._options["stage"] == "placement":
+            happen(self._options["fault"])
+        return Placement("faulty", (Node("0:matmul", "MatMul", "cpu", self._options["reports"], True),))
+
+    def close(self) -> None:
+        log("close", "")
