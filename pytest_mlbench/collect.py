@@ -43,6 +43,16 @@ class CaseItem(pytest.Function):
         for mark in _marks(case):
             self.add_marker(mark)
 
+    @property
+    def id(self) -> Any:
+        """Return pytest's structured node id (9.2 and later) as parsed from the text.
+
+        --ff and --nf compare with ids parsed from pytest's cache, where what stands in brackets is a part of
+        its own; pytest makes it one only for items that `parametrize` made.
+        """
+        made = super().id
+        return type(made).parse(str(made))
+
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         """Point at the benchmark's lines in the suite, not at this module."""
         return self.path, self._line, self.name

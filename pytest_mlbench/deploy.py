@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import execnet
 import numpy as np
@@ -25,7 +26,10 @@ from pytest_mlbench.frameworks.api import Framework
 
 START_DEADLINE_S = 60.0
 GRACE_S = 3.0  # how much longer than the agent's own deadline the host waits before it ends the agent
+EXIT_S = 3.0  # how long a process may take to end (and to write a core file) after its connection closed
 CHUNK_BYTES = 4 << 20
+PRINTED_CHARACTERS = 8000  # of what a lost agent printed, the last ones are shown
+_IMPORTING = ("load", "compile", "convert")  # the stages in which an agent imports what an extra installs
 _AGENT_FOLDER = Path(__file__).parent / "agent"
 
 
@@ -80,7 +84,8 @@ class Agent:
         self._sources = dict(sources)
         self._group = execnet.Group(execmodel="thread")
         self._channel: Any = None
-        self._log: Path | None = None
+        self._log: BinaryIO | None = None
+        self._named_log: Path | None = None
         self.hello: dict[str, Any] = {}
 
     def __enter__(self) -> Agent:
@@ -105,21 +110,32 @@ class Agent:
             gateway = self._group.makegateway(spec)
         except (OSError, EOFError, execnet.HostNotFound) as error:
             raise StageError("start", f"cannot start an agent with {spec.split('//')[1]}: {error}") from None
+        log = None
         if self._device.is_host:
-            handle, name = tempfile.mkstemp(prefix="mlbench-agent-", suffix=".log")
-            os.close(handle)
-            self._log = Path(name)
+            handle, log = tempfile.mkstemp(prefix="mlbench-agent-", suffix=".log")
+            self._log = os.fdopen(handle, "rb")
         self._channel = gateway.remote_exec((_AGENT_FOLDER / "bootstrap.py").read_text(encoding="utf-8"))
         lock_file = str(lease.agent_lock_file(self._device.resources[0])) if self._device.is_host else None
         self._channel.send(
             {
                 "host_pid": os.getpid() if self._device.is_host else 0,
-                "log": str(self._log) if self._log else None,
+                "log": log,
                 "lock_file": lock_file if sys.platform != "win32" else None,
                 "sources": self._sources,
             }
         )
-        self.hello = self._reply("start", START_DEADLINE_S)
+        try:
+            self.hello = self._reply("start", START_DEADLINE_S)
+        finally:
+            if log is not None:
+                self._forget(log)
+
+    def _forget(self, log: str) -> None:
+        """Remove the log's name once both sides have it open: then nothing is left when this process is killed."""
+        try:
+            Path(log).unlink()
+        except PermissionError:  # Windows: not while it is open
+            self._named_log = Path(log)
 
     def call(self, stage: str, verb: str, deadline_s: float, **arguments: Any) -> Any:
         """Ask for a verb and wait for its answer.
@@ -145,15 +161,15 @@ class Agent:
             return value
         if kind == "refused":
             raise SuiteError(value["message"])
-        if value["type"] in ("ModuleNotFoundError", "ImportError") and stage == "load":
+        if value["type"] in ("ModuleNotFoundError", "ImportError") and stage in _IMPORTING:
             raise Unavailable(value["message"])
         raise StageError(stage, value["message"], value["traceback"])
 
     def _lost(
         self, stage: str, deadline_s: float, *, timed_out: bool = False, cause: BaseException | None = None
     ) -> AgentLost:
-        printed = self._printed()
         status = self._status()
+        printed = self._printed()
         if timed_out or "Timeout (" in printed:
             what = f"no answer within {deadline_s:g} s (deadline `timeout_s`); the agent was ended"
         elif isinstance(cause, execnet.RemoteError):
@@ -166,19 +182,25 @@ class Agent:
         if self._log is None:
             return ""
         with contextlib.suppress(OSError):
-            return self._log.read_text(encoding="utf-8", errors="replace")[-8000:]
+            self._log.seek(0)
+            return self._log.read().decode(errors="replace")[-PRINTED_CHARACTERS:]
         return ""
 
     def _status(self) -> str:
-        """Say how the agent's process ended, without taking the status from execnet's own wait."""
+        """Say how the agent's process ended, without taking the status from execnet's own wait.
+
+        A framework may close the connection and stay alive, so this waits no longer than an exit takes.
+        """
         pid = self.hello.get("pid")
         if pid is None or not self._device.is_host or not hasattr(os, "waitid"):
             return "its connection closed"
+        end = time.monotonic() + EXIT_S
         try:
-            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            while (found := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)) is None:
+                if time.monotonic() >= end:
+                    return "its connection closed while its process lived on"
+                time.sleep(0.01)
         except ChildProcessError:
-            return "its connection closed"
-        if found is None:
             return "its connection closed"
         if found.si_code == os.CLD_EXITED:
             return f"exit status {found.si_status}"
@@ -197,7 +219,9 @@ class Agent:
         self._kill()
         self._group.terminate(timeout=1.0)
         if self._log is not None:
-            self._log.unlink(missing_ok=True)
+            self._log.close()
+        if self._named_log is not None:
+            self._named_log.unlink(missing_ok=True)
 
     # --- arrays ----------------------------------------------------------------------------------------
 
@@ -236,16 +260,17 @@ class Agent:
 def load(
     agent: Agent, framework: Framework, path: str, options: Mapping[str, Any], deadline_s: float
 ) -> Loaded:
-    """Import the framework in the agent and load the model."""
-    found = agent.call(
-        "load",
-        "load",
-        deadline_s,
-        adapter=target_module(framework.adapter),
-        framework=framework.module,
-        path=path,
-        options=dict(options),
-    )
+    """Import the framework in the agent and load the model; Unavailable when it is not installed there."""
+    with _naming_install(framework):
+        found = agent.call(
+            "load",
+            "load",
+            deadline_s,
+            adapter=target_module(framework.adapter),
+            framework=framework.module,
+            path=path,
+            options=dict(options),
+        )
     return Loaded(
         inputs=tuple(found["inputs"]),
         outputs=tuple(found["outputs"]),
@@ -256,15 +281,43 @@ def load(
     )
 
 
+def prepare(
+    agent: Agent,
+    framework: Framework,
+    stage: str,
+    source: Path,
+    folder: Path,
+    options: Mapping[str, Any],
+    deadline_s: float,
+) -> Path:
+    """Compile or convert a model into `folder`; Unavailable when what that takes is not installed there."""
+    with _naming_install(framework):
+        path = agent.call(
+            stage,
+            "prepare",
+            deadline_s,
+            adapter=target_module(framework.adapter),
+            path=str(source),
+            out_dir=str(folder),
+            options=dict(options),
+        )
+    return Path(path)
+
+
 def versions(agent: Agent, framework: Framework, deadline_s: float) -> dict[str, str]:
     """Return the framework's versions on the target; Unavailable when it is not installed there."""
+    with _naming_install(framework):
+        found: dict[str, str] = agent.call("load", "versions", deadline_s, adapter=target_module(framework.adapter))
+    return found
+
+
+@contextlib.contextmanager
+def _naming_install(framework: Framework) -> Iterator[None]:
+    """Add the line that installs a framework to the reason why it is not available."""
     try:
-        found: dict[str, str] = agent.call(
-            "load", "versions", deadline_s, adapter=target_module(framework.adapter)
-        )
+        yield
     except Unavailable as error:
         raise Unavailable(f"{error}: {framework.install}") from None
-    return found
 
 
 def names(specs: Iterable[Mapping[str, Any]]) -> str:

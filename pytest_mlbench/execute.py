@@ -255,10 +255,7 @@ class Executor:
             baseline = agent.call("start", "baseline", deadline)
             self.progress("load", 0.0)
             path = self.device.place(artefact.path)
-            try:
-                loaded = deploy.load(agent, self.framework, path, self.options, deadline)
-            except Unavailable as error:
-                raise Unavailable(f"{error}: {self.framework.install}") from None
+            loaded = deploy.load(agent, self.framework, path, self.options, deadline)
             if self._samples is None:
                 self._generate(agent)
             scenario = self.case.scenario

@@ -37,8 +37,21 @@ def state_dir() -> Path:
 
 
 def agent_lock_file(resource: str) -> Path:
-    """Return the file an agent locks (shared) for as long as it lives."""
-    return state_dir() / f"{resource}.agent"
+    """Return the file an agent locks (shared) for as long as it lives; made if need be."""
+    path = state_dir() / f"{resource}.agent"
+    _make(path)
+    return path
+
+
+def _make(path: Path) -> None:
+    """Make a file that every user may write. Whoever opens it later does so without O_CREAT.
+
+    Linux refuses O_CREAT on another user's file in a sticky folder, whatever its mode (fs.protected_regular).
+    """
+    if not path.exists():
+        path.touch()
+        with contextlib.suppress(OSError):
+            path.chmod(0o666)
 
 
 @contextlib.contextmanager
@@ -57,7 +70,7 @@ def hold(
             _acquire(lock, resource, deadline, waiting)
             stack.callback(lock.release)
             _write_holder(resource)
-            _wait_for_agents(resource, deadline)
+            _wait_for_agents(resource, deadline, waiting)
         yield
 
 
@@ -78,25 +91,26 @@ def _acquire(lock: FileLock, resource: str, deadline: float, waiting: Callable[[
             return
 
 
-def _wait_for_agents(resource: str, deadline: float) -> None:
+def _wait_for_agents(resource: str, deadline: float, waiting: Callable[[str], None]) -> None:
     """Wait until no agent of an earlier holder lives (they hold a shared lock of their own)."""
     if sys.platform == "win32":
         return
     import fcntl
 
     path = agent_lock_file(resource)
-    with path.open("a") as stream:
-        with contextlib.suppress(OSError):
-            path.chmod(0o666)
+    told = time.monotonic()
+    with path.open("rb") as stream:
         while True:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    message = (
-                        f"device {resource!r} is still used by an agent of an ended run; end that process"
-                    )
-                    raise StageError("lease", message) from None
+                now = time.monotonic()
+                if now >= deadline:
+                    message = f"device {resource!r} is still used by an agent of an ended run (it holds {path}); "
+                    raise StageError("lease", message + f"end that process: `fuser {path}` names it") from None
+                if now - told >= HEARTBEAT_S:
+                    told = now
+                    waiting(f"waiting for device {resource!r}: an agent of an ended run still uses it ({path})")
                 time.sleep(_POLL_S)
             else:
                 return
@@ -108,8 +122,12 @@ def _write_holder(resource: str) -> None:
         "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "job": os.environ.get("MLBENCH_JOB_URL", ""),
     }
+    path = state_dir() / f"{resource}.holder"
     with contextlib.suppress(OSError):
-        (state_dir() / f"{resource}.holder").write_text(json.dumps(facts), encoding="utf-8")
+        _make(path)
+        with path.open("r+", encoding="utf-8") as stream:
+            stream.truncate()
+            stream.write(json.dumps(facts))
 
 
 def holder(resource: str) -> str:

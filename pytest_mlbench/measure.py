@@ -72,7 +72,7 @@ class ComplianceData:
 
 def accuracy_pass(agent: Agent, deadline_s: float) -> dict[str, npt.NDArray[Any]]:
     """Run every sample once and fetch all outputs (real numbers, samples first)."""
-    described = agent.call("accuracy", "run_outputs", deadline_s, batch=None, count=None)
+    described = agent.call("accuracy", "run_outputs", deadline_s)
     return agent.fetch_arrays(described, deadline_s)
 
 

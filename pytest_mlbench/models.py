@@ -134,18 +134,11 @@ class ModelMaker:
             if done.is_file() and (folder / done.read_text(encoding="utf-8")).is_file():
                 return folder / done.read_text(encoding="utf-8"), {}
             begin = self._clock()
+            deadline = self._case.benchmark.timeout_s
             with self._agent(framework) as agent:
-                path = agent.call(
-                    stage,
-                    "prepare",
-                    self._case.benchmark.timeout_s,
-                    adapter=deploy.target_module(framework.adapter),
-                    path=str(source),
-                    out_dir=str(folder),
-                    options=dict(options),
-                )
-            done.write_text(Path(path).name, encoding="utf-8")
-            return Path(path), {stage: self._clock() - begin}
+                path = deploy.prepare(agent, framework, stage, source, folder, options, deadline)
+            done.write_text(path.name, encoding="utf-8")
+            return path, {stage: self._clock() - begin}
 
     def _version(self, framework: Framework) -> str:
         """Return the framework's version: read here when it lives in this environment, else asked for there."""

@@ -6,7 +6,8 @@ import faulthandler
 import traceback
 from typing import Any
 
-from .worker import Refused, Worker
+from .samples import Refused
+from .worker import Worker
 
 
 def serve(channel: Any, start: dict[str, Any]) -> None:
@@ -29,7 +30,7 @@ def serve(channel: Any, start: dict[str, Any]) -> None:
             reply = ("ok", getattr(worker, verb)(**arguments))
         except Refused as refusal:
             reply = ("refused", {"message": str(refusal)})
-        except Exception as error:  # a framework may raise anything; the host names the stage
+        except BaseException as error:  # a framework may raise anything, SystemExit too; the host names the stage
             reply = ("error", describe(error))
         finally:
             faulthandler.cancel_dump_traceback_later()

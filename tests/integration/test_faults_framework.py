@@ -48,7 +48,7 @@ FAULTS = {
     "hang_gil_first": ("hang_gil", "first", "error", r"first: no answer within 1\.5 s", "in happen"),
     "hang_gil_measure": ("hang_gil", "measure", "error", r"measure: no answer within 1\.5 s", "in happen"),
     "stop_measure": ("stop", "measure", "error", r"measure: no answer within 1\.5 s", ""),
-    "close_pipes_measure": ("close_pipes", "measure", "error", r"measure: the agent ended: its connection closed", ""),
+    "close_pipes_measure": ("close_pipes", "measure", "error", r"measure: the agent ended: its connection closed while its process lived on", ""),
     "nan_accuracy": (
         "nan",
         "accuracy",

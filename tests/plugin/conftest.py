@@ -142,7 +142,8 @@ class Project:
 
     def run(self, *args: object) -> pytest.RunResult:
         """Run pytest inside this process."""
-        return self.pytester.runpytest_inprocess(*map(str, args))
+        # Hypothesis' plugin imports (and rewrites) all of it for each summary, a second every time.
+        return self.pytester.runpytest_inprocess("-p", "no:hypothesispytest", *map(str, args))
 
     def subprocess(self, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run pytest in a process of its own, stdout apart from stderr."""
