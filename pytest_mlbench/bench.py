@@ -19,6 +19,7 @@ from pytest_mlbench.errors import MlbenchError, StageError, SuiteError, Unavaila
 from pytest_mlbench.execute import Executed, Executor, variant
 from pytest_mlbench.judge import judge
 from pytest_mlbench.matrix import Case
+from pytest_mlbench.metrics import calling
 from pytest_mlbench.record import CheckResult, Metric, Outcome, Record
 from pytest_mlbench.stores.runfile import encode_samples
 
@@ -74,6 +75,13 @@ class Bench:
         except SuiteError as error:
             self.record = self._draft("error", str(error), stage="suite")
             failure = f"error(suite): {self.case.id}: {error}"
+        except OSError as error:  # of the files we keep: the cache, the locks, an agent's log
+            reason = (
+                f"{error}; free space or make the folder writable, or choose another one: "
+                "MLBENCH_CACHE for made files, MLBENCH_STATE for locks, TMPDIR for temporary ones"
+            )
+            self.record = self._draft("error", f"files: {reason}", stage="files")
+            failure = f"error(files): {self.case.id}: {reason}"
         # Raised here and not where it was caught, so that pytest prints the message and no chain behind it.
         if self.record.outcome == "skip":
             pytest.skip(self.record.reason)
@@ -143,7 +151,11 @@ class Bench:
     def _reference(self) -> Mapping[str, npt.NDArray[Any]] | None:
         wanted = self.case.benchmark.reference
         if wanted is None:
-            return None
+            raise SuiteError(
+                'compares with nothing: the benchmark has no "reference" and mlbench.run(reference=...) was not given one',
+                file=self.case.suite.path,
+                key=f"{self.case.benchmark.name}.expect.equivalence",
+            )
         if wanted.file is not None:
             return references.from_file(wanted.file, self.case.suite.path)
         other = self._reference_case()
@@ -156,17 +168,16 @@ class Bench:
         return variant(self.case, framework=wanted.framework, precision=wanted.precision)
 
     def _metrics(self, executed: Executed) -> list[Metric]:
-        functions = self._session.registry.metrics()
+        functions = dict(self._session.registry.metrics())
         folder = self.case.suite.path.parent
-        functions += [registry.function(reference, folder) for reference in self.case.benchmark.metrics]
+        for reference in self.case.benchmark.metrics:
+            functions[reference] = registry.function(reference, folder)
         found: dict[str, Metric] = {}
-        for function in functions:
-            for metric in function(executed.measurement):
-                if not isinstance(metric, Metric):
-                    raise SuiteError(
-                        f"metric function {function.__module__}:{getattr(function, '__name__', function)} "
-                        f"gave {type(metric).__name__}, expected pytest_mlbench.record.Metric"
-                    )
+        for name, function in functions.items():
+            for metric in calling.call(name, function, executed.measurement):
+                if metric.name in found:
+                    message = f"metric function {name} gave {metric.name}, which is there already; rename it"
+                    raise StageError(calling.STAGE, message)
                 found[metric.name] = metric
         return list(found.values())
 

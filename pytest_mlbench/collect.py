@@ -1,10 +1,10 @@
-"""Collect suites: cases become `pytest.Function` items under a `pytest.File` or `pytest.Module`."""
+"""Collect suites: cases become `pytest.Function` items under a `pytest.Module`, parametrized by pytest itself."""
 
 from __future__ import annotations
 
 import inspect
-import os
 import re
+import types
 import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,13 @@ from pytest_mlbench.matrix import Case
 from pytest_mlbench.spec import BenchmarkSpec, SuiteSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     import pluggy
 
     from pytest_mlbench.session import MlbenchSession
 
-CASE = pytest.StashKey[Case]()
+BENCHMARK = "mlbench_benchmark"  # where the functions of a TOML suite keep what they measure
 TABLES = "mlbench_suite"  # the variable of a Python suite that holds what a TOML suite's tables do
 
 
@@ -32,49 +32,41 @@ def run_case(mlbench: Any) -> None:
     mlbench.run()
 
 
-class CaseItem(pytest.Function):
-    """One case of a TOML suite."""
+class TomlSuite(pytest.Module):
+    """A TOML suite: the module a person would write for it, a function `mlbench.run()` for each benchmark.
 
-    def __init__(self, *, case: Case, line: int, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.stash[CASE] = case
-        self._line = line
-        self.add_marker("mlbench")
-        for mark in _marks(case):
-            self.add_marker(mark)
+    So pytest parametrizes TOML and Python suites alike, and what works on the one works on the other.
+    """
 
-    @property
-    def id(self) -> Any:
-        """Return pytest's structured node id (9.2 and later) as parsed from the text.
-
-        --ff and --nf compare with ids parsed from pytest's cache, where what stands in brackets is a part of
-        its own; pytest makes it one only for items that `parametrize` made.
-        """
-        made = super().id
-        return type(made).parse(str(made))
-
-    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
-        """Point at the benchmark's lines in the suite, not at this module."""
-        return self.path, self._line, self.name
-
-
-class SuiteFile(pytest.File):
-    """A TOML suite."""
-
-    def collect(self) -> Iterator[pytest.Item]:
-        """Yield an item for each case of each benchmark."""
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        """Make the module, then collect it as pytest does."""
         session = _session(self.config)
         try:
             suite = suitefile.load_suite(self.path, session.known)
             session.claim(suite)
-            lines = _lines(self.path)
-            for benchmark in suite.benchmarks:
-                line = lines.get(benchmark.name, 0)
-                for case in expand(session, suite, benchmark, self.ihook):
-                    name = f"{benchmark.name}[{case.param}]"
-                    yield CaseItem.from_parent(self, name=name, callobj=run_case, case=case, line=line)
         except SuiteError as error:
             raise self.CollectError(str(error)) from None
+        self.obj = _module(suite)
+        return super().collect()
+
+    def funcnamefilter(self, name: str) -> bool:
+        """Take every benchmark, whatever its name."""
+        return True
+
+
+def _module(suite: SuiteSpec) -> types.ModuleType:
+    """Return a module with a function per benchmark, whose code says that it stands on the benchmark's lines."""
+    module = types.ModuleType(suite.path.stem)
+    lines = _lines(suite.path)
+    for benchmark in suite.benchmarks:
+        code = run_case.__code__.replace(
+            co_filename=str(suite.path), co_firstlineno=lines.get(benchmark.name, 0) + 1, co_name=benchmark.name
+        )
+        function = types.FunctionType(code, {}, benchmark.name)
+        function.__doc__ = run_case.__doc__
+        setattr(function, BENCHMARK, (suite, benchmark))
+        setattr(module, benchmark.name, pytest.mark.mlbench(function))
+    return module
 
 
 class PythonSuite(pytest.Module):
@@ -110,7 +102,7 @@ class PythonSuiteClass(pytest.Class):
 def suite_file(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Return the collector for a file that is a TOML suite."""
     if path.name.startswith("bench_") and path.suffix == ".toml":
-        return SuiteFile.from_parent(parent, path=path)
+        return TomlSuite.from_parent(parent, path=path)
     return None
 
 
@@ -136,7 +128,11 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
                 message = "has no marker; write @pytest.mark.mlbench(model=[...], framework=[...], ...) above it"
                 raise SuiteError(message, file=definition.path, key=name)
             return
-        cases = _python_cases(metafunc, mark, name)
+        if hasattr(metafunc.function, BENCHMARK):
+            suite, benchmark = getattr(metafunc.function, BENCHMARK)
+            cases = expand(_session(metafunc.config), suite, benchmark, definition.ihook)
+        else:
+            cases = _python_cases(metafunc, mark, name)
     except SuiteError as error:
         raise pytest.Collector.CollectError(str(error)) from None
     metafunc.parametrize(
@@ -181,9 +177,9 @@ def _marks(case: Case) -> list[pytest.MarkDecorator]:
 
 def case_of(item: pytest.Item) -> Case | None:
     """Return the case of an item, or None for an ordinary test."""
-    found: object = item.stash.get(CASE, None)
-    if found is None and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-        found = item.callspec.params.get("mlbench_case")
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return None
+    found = item.callspec.params.get("mlbench_case")
     return found if isinstance(found, Case) else None
 
 

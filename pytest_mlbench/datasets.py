@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,12 +33,15 @@ def read(dataset: DatasetSpec, suite: Path) -> Samples | None:
     if dataset.file is None:
         return None
     found = assets.check(dataset.file, suite=suite, expected_sha256=dataset.sha256)
-    try:
-        with np.load(dataset.file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise AssetError(f"file {dataset.file} is not an npz of plain arrays: {error}", file=suite) from None
+    arrays = read_arrays(dataset.file, suite)
     labels = arrays.pop(dataset.labels, None)
+    if labels is not None and labels.dtype.kind not in "iub":
+        raise AssetError(
+            f"array {dataset.labels!r} of {dataset.file} holds {labels.dtype}, expected class numbers (integers); "
+            "correct it, or name the array of labels with `labels`",
+            file=suite,
+            key=f"dataset.{dataset.name}.labels",
+        )
     wanted = set(dataset.inputs.values())
     if wanted:
         missing = sorted(wanted - set(arrays))
@@ -57,6 +59,19 @@ def read(dataset: DatasetSpec, suite: Path) -> Samples | None:
         arrays = {name: array[: dataset.count] for name, array in arrays.items()}
         labels = labels[: dataset.count] if labels is not None else None
     return Samples(arrays, labels.astype(np.int64) if labels is not None else None, found)
+
+
+def read_arrays(path: Path, suite: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return all arrays of an npz file; AssetError when it is damaged or holds pickled objects."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zlib.error, BadZipFile, MemoryError, tokenize.TokenError, ...: no list is complete
+        raise AssetError(
+            f"file {path} is damaged or no npz of plain arrays ({type(error).__name__}: {error}); "
+            "write it again with numpy.savez",
+            file=suite,
+        ) from None
 
 
 def _check_lengths(dataset: DatasetSpec, arrays: Mapping[str, npt.NDArray[Any]], suite: Path) -> None:

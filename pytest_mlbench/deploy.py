@@ -26,7 +26,7 @@ from pytest_mlbench.frameworks.api import Framework
 
 START_DEADLINE_S = 60.0
 GRACE_S = 3.0  # how much longer than the agent's own deadline the host waits before it ends the agent
-EXIT_S = 3.0  # how long a process may take to end (and to write a core file) after its connection closed
+EXIT_S = 2.0  # how long a process may take to end (and to write a core file) after its connection closed
 CHUNK_BYTES = 4 << 20
 PRINTED_CHARACTERS = 8000  # of what a lost agent printed, the last ones are shown
 _IMPORTING = ("load", "compile", "convert")  # the stages in which an agent imports what an extra installs

@@ -89,9 +89,20 @@ class Executor:
             return {}
         by_array = {array: name for name, array in self._dataset.inputs.items()}
         return {
-            by_array.get(name, name): [self.case.batch, *apply_steps(array[:1], self._steps).shape[1:]]
+            by_array.get(name, name): [self.case.batch, *self._prepared_shape(name, array)]
             for name, array in self._samples.arrays.items()
         }
+
+    def _prepared_shape(self, name: str, array: npt.NDArray[Any]) -> tuple[int, ...]:
+        """Return the shape of one sample after the declared steps; SuiteError when they do not fit the data."""
+        try:
+            return tuple(apply_steps(array[:1], self._steps).shape[1:])
+        except (ValueError, TypeError) as error:
+            raise SuiteError(
+                f"array {name!r}: {error}; correct `preprocess` or the data",
+                file=self._suite,
+                key=f"dataset.{self._dataset.name}.preprocess",
+            ) from None
 
     @property
     def _steps(self) -> list[dict[str, Any]]:

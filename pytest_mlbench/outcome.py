@@ -11,6 +11,8 @@ from pytest_mlbench.bench import Bench
 from pytest_mlbench.matrix import Case
 from pytest_mlbench.record import Outcome, Record
 
+# Stages that run what the suite gave, its files and its own functions: no new attempt makes them pass.
+_OF_THE_USER = ("suite", "inputs", "metrics", "test setup", "test call")
 INCONCLUSIVE, INVALID, INFRASTRUCTURE, NOTHING_MEASURED = 10, 11, 12, 13
 
 
@@ -63,8 +65,8 @@ def _last_line(report: pytest.TestReport) -> str:
 def exit_code(exitstatus: int, records: Sequence[Record], ordinary_failures: int, trouble: str | None) -> int:
     """Return the session's exit code.
 
-    pytest's own codes 2, 3, 4 and 5 stand. Else, in this order: 1 a failed case or test, 12 infrastructure
-    (a stage or the run file failed), 11 a measurement not to be believed, 13 nothing measured,
+    pytest's own codes 2, 3, 4 and 5 stand. Else, in this order: 1 a failed case or test or wrong input,
+    12 infrastructure (a stage or the run file failed), 11 a measurement not to be believed, 13 nothing measured,
     10 too little measured to decide, 0.
     """
     if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -73,7 +75,7 @@ def exit_code(exitstatus: int, records: Sequence[Record], ordinary_failures: int
     def any_of(outcome: Outcome) -> bool:
         return any(record.outcome == outcome for record in records)
 
-    wrong_input = any(record.outcome == "error" and record.stage in ("suite", "test setup") for record in records)
+    wrong_input = any(record.outcome == "error" and record.stage in _OF_THE_USER for record in records)
     if ordinary_failures or any_of("fail") or wrong_input:
         return int(pytest.ExitCode.TESTS_FAILED)
     if any_of("error") or trouble is not None:

@@ -7,7 +7,7 @@ Schema history (field `schema` of the header line of a run file):
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 SCHEMA = 1
 
@@ -94,11 +94,29 @@ class Record:
         """Build a record from a run file's line; unknown keys of newer minor versions are ignored."""
         names = set(cls.__dataclass_fields__)
         values = {key: value for key, value in line.items() if key in names}
+        for name, kinds in _KINDS.items():
+            if not isinstance(values.get(name, kinds[0]()), kinds):
+                raise TypeError(f"{name} is a {type(values[name]).__name__}, expected {kinds[0].__name__}")
+        if values.get("outcome") not in get_args(Outcome):
+            raise ValueError(f"outcome {values.get('outcome')!r} is not known")
         values["metrics"] = tuple(_metric(entry) for entry in values.get("metrics", ()))
         values["checks"] = tuple(CheckResult(**entry) for entry in values.get("checks", ()))
         return cls(**values)
 
 
 def _metric(entry: dict[str, Any]) -> Metric:
+    if not isinstance(entry.get("value"), (int, float, type(None))):
+        raise TypeError(f"metric {entry.get('name')!r} has the value {entry['value']!r}")
     interval = entry.get("interval")
     return Metric(**{**entry, "interval": tuple(interval) if interval else None})
+
+
+# The type of each field in JSON, where a file may hold anything.
+_TEXTS = ("case", "node", "outcome", "reason", "stage", "reference", "fingerprint", "started", "resumed")
+_OBJECTS = ("axes", "samples", "scenario", "placement", "stages_ns", "target", "hashes", "environment")
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(_TEXTS, (str,)),
+    **dict.fromkeys(_OBJECTS, (dict,)),
+    **dict.fromkeys(("metrics", "checks"), (list,)),
+    "wall_s": (float, int),
+}

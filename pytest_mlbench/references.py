@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pytest_mlbench import assets
+from pytest_mlbench import assets, datasets
 from pytest_mlbench.errors import AssetError
 
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -51,22 +50,12 @@ def kept(key: OutputKey) -> dict[str, npt.NDArray[Any]] | None:
     """Return the kept outputs, or None when there are none that can be read."""
     path = assets.cached("outputs", key.digest) / "outputs.npz"
     try:
-        return _load(path)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        return datasets.read_arrays(path, path)
+    except AssetError:
         return None
 
 
 def from_file(path: Path, suite: Path) -> dict[str, npt.NDArray[Any]]:
     """Return reference outputs from an npz the suite names: output name -> (samples, ...)."""
     assets.check(path, suite=suite)
-    try:
-        return _load(path)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise AssetError(
-            f"reference file {path} is not an npz of plain arrays: {error}", file=suite
-        ) from None
-
-
-def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    return datasets.read_arrays(path, suite)

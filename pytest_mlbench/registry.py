@@ -38,7 +38,7 @@ def load(group: str, name: str) -> Any:
         raise SuiteError(near.unknown(group.removesuffix("s"), name, entries) + f" (entry-point group mlbench.{group})")
     try:
         return entries[name].load()
-    except ImportError as error:
+    except Exception as error:  # a vendor's own code: importing it may raise anything
         raise MlbenchError(
             f"{group.removesuffix('s')} {name!r} ({entries[name].value}) cannot be loaded: {error}; "
             "reinstall the package that provides it"
@@ -63,9 +63,9 @@ class Registry:
         scenario: Scenario = load("scenarios", name)
         return scenario
 
-    def metrics(self) -> list[MetricFunction]:
-        """Return every registered metric function."""
-        return [load("metrics", name) for name in names("metrics")]
+    def metrics(self) -> Mapping[str, MetricFunction]:
+        """Return every registered metric function by its name."""
+        return {name: load("metrics", name) for name in names("metrics")}
 
 
 def function(reference: str, folder: Path) -> Callable[..., Any]:
@@ -82,6 +82,8 @@ def function(reference: str, folder: Path) -> Callable[..., Any]:
         raise SuiteError(
             f"{reference!r}: {error}; the module is looked for beside the suite and in this environment"
         ) from None
+    except Exception as error:  # the suite's own code: it may raise anything
+        raise SuiteError(f"{reference!r}: importing it raised {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(folder))
     try:
@@ -111,9 +113,11 @@ def missing(framework: Framework, python: Path | None) -> str | None:
     """Say why a framework cannot be used, with the line that installs it; None when it can be looked for there."""
     if python is not None:
         return None if python.exists() else f"interpreter {python} for {framework.name} does not exist"
-    if importlib.util.find_spec(framework.module) is not None:
-        return None
-    return f"{framework.name} is not installed: {framework.install}"
+    try:
+        found = importlib.util.find_spec(framework.module) is not None
+    except ModuleNotFoundError:  # of the package that a dotted name begins with
+        found = False
+    return None if found else f"{framework.name} is not installed: {framework.install}"
 
 
 def version(framework: Framework) -> str:

@@ -159,7 +159,8 @@ class MlbenchSession:
             try:
                 _ = self._earlier
             except RunFileError as error:
-                raise pytest.UsageError(f"--mlbench-resume: {error}") from None
+                remedy = "give the run file of an earlier run, or leave the option out"
+                raise pytest.UsageError(f"--mlbench-resume: {error}; {remedy}") from None
         if self.worker is None and not self._measures_nothing():
             try:
                 runfile.begin(self.run_file, self._header())
@@ -209,23 +210,29 @@ class MlbenchSession:
         parts = runfile.parts_dir(self.run_file)
         if not parts.is_dir():
             return  # the session never began
-        self.run = runfile.sorted_by_node(runfile.read(parts), self._order)
-        code = exit_code(exitstatus, self.run.records, self._ordinary_failures, self._trouble)
         try:
+            self.run = runfile.sorted_by_node(runfile.read(parts), self._order)
+            code = exit_code(exitstatus, self.run.records, self._ordinary_failures, self._trouble)
             self.run = runfile.finish(self.run_file, {"exitstatus": code}, self._order)
         except RunFileError as error:
             self._trouble = str(error)
-            code = exit_code(exitstatus, self.run.records, self._ordinary_failures, self._trouble)
-        session.exitstatus = code
+        records = self.run.records if self.run is not None else ()
+        session.exitstatus = exit_code(exitstatus, records, self._ordinary_failures, self._trouble)
 
     def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
         """Show the results."""
+        if self._trouble:
+            terminalreporter.write_line(f"mlbench: {self._trouble}", red=True)
         if self.run is None or self.worker is not None:
             return
         from pytest_mlbench.reporters import terminal
 
-        if self._trouble:
-            terminalreporter.write_line(f"mlbench: {self._trouble}", red=True)
+        stopped = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
+        if not self.run.records and exitstatus not in stopped:
+            left_out = len(terminalreporter.stats.get("deselected", ()))
+            why = f"{left_out} deselected" if left_out else "no suite (bench_*.toml, bench_*.py) was found there"
+            line = f"mlbench: no case was selected ({why}); see what there is with --mlbench-list"
+            terminalreporter.write_line(line, red=True)
         if self.options.format == "table":
             terminal.show(terminalreporter, self.run, self.run_file, self.config.get_verbosity())
 

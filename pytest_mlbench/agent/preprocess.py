@@ -22,10 +22,17 @@ Function = Callable[[Batch], Batch]
 
 
 def apply_steps(array: Array, steps: Sequence[Mapping[str, Any]]) -> Array:
-    """Apply the declared steps, in order, to an array of shape (samples, ...); arithmetic is in float32."""
+    """Apply the declared steps, in order, to an array of shape (samples, ...); arithmetic is in float32.
+
+    Raises ValueError, with the step and what it was given, for one that does not fit.
+    """
     for step in steps:
         ((name, value),) = step.items()
-        array = STEPS[name](array, value)
+        try:
+            array = STEPS[name](array, value)
+        except (ValueError, TypeError) as error:
+            given = f"{list(array.shape[1:])} {array.dtype}"
+            raise ValueError(f"preprocess step {name} = {value} does not fit samples of {given}: {error}") from None
     return array
 
 
@@ -42,7 +49,9 @@ def _offset(array: Array, amount: float) -> Array:
 def _normalize(array: Array, value: Mapping[str, Sequence[float]]) -> Array:
     """Subtract `mean` and divide by `std`; lists match the last axis or, failing that, the first of a sample."""
     mean, std = (np.asarray(value[key], dtype=np.float32) for key in ("mean", "std"))
-    if mean.size > 1 and array.shape[-1] != mean.size:
+    if mean.size > 1 and (array.ndim < 2 or array.shape[-1] != mean.size):
+        if array.ndim < 2 or array.shape[1] != mean.size:  # numpy would broadcast an axis of size 1
+            raise ValueError(f"neither the last nor the first axis of a sample has size {mean.size}")
         channels_first = (-1,) + (1,) * (array.ndim - 2)
         mean, std = mean.reshape(channels_first), std.reshape(channels_first)
     normalized: Array = (array.astype(np.float32) - mean) / std
@@ -101,6 +110,23 @@ def load_function(reference: str, paths: Sequence[str]) -> tuple[Callable[..., A
         with open(file, "rb") as stream:  # noqa: PTH123 - one read, on the target
             origin["sha256"] = hashlib.sha256(stream.read()).hexdigest()
     return function, origin
+
+
+def named(function: Function) -> str:
+    """Return a user's function as the suite names it."""
+    return f"{function.__module__}:{getattr(function, '__name__', function)}"
+
+
+def check_given(function: Function, given: object) -> str:
+    """Say what is wrong with what a user's function gave, "" when it is a dict of numbers."""
+    name = named(function)
+    if not isinstance(given, dict):
+        return f"{name} gave a {type(given).__name__}, expected a dict of numpy arrays"
+    for key, array in given.items():
+        kind = str(array.dtype) if isinstance(array, np.ndarray) else type(array).__name__
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
+            return f"{name} gave {key!r} as {kind}, expected a numpy array of numbers"
+    return ""
 
 
 def to_model(array: Array, spec: TensorSpec) -> Array:

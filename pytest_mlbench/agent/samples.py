@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .api import TensorSpec
-from .preprocess import Array, Batch, Function, apply_steps, digest, generate, to_model
+from .preprocess import Array, Batch, Function, apply_steps, check_given, digest, generate, named, to_model
 
 
 class Refused(Exception):
@@ -22,13 +22,14 @@ class Samples:
         self.raw: Batch = {}
         self.count = 0
         self.batch = 1
-        self.batched = True
+        self.batched = True  # does any input have a batch dimension?
         self.pre: Function | None = None
         self._received: dict[str, list[bytes]] = {}
         self._prepared: Batch = {}
         self._steps: Sequence[Mapping[str, Any]] = ()
         self._mapping: Mapping[str, str] = {}
         self._specs: Sequence[TensorSpec] = ()
+        self._unbatched: set[str] = set()
         self._order: Array = np.zeros(0, dtype=np.int64)
 
     def receive(self, name: str, dtype: str, shape: Sequence[int], data: bytes, done: bool) -> None:
@@ -55,9 +56,23 @@ class Samples:
         """Prepare all samples; `mapping` names the array of each model input where the names differ."""
         self._steps, self._mapping = steps, mapping
         self._prepared = self._prepare(self.raw)
+        if self.pre is not None:
+            self._check_given(self.pre)
+
+    def _check_given(self, pre: Function) -> None:
+        wrong = check_given(pre, self._prepared)
+        for name, array in self._prepared.items() if not wrong else ():
+            if array.shape[:1] != (self.count,):
+                shape = list(array.shape)
+                wrong = f"{named(pre)} gave {name!r} with shape {shape}, expected {self.count} samples first"
+        if wrong:
+            raise Refused(f"{wrong}; correct the `preprocess` function")
 
     def _prepare(self, raw: Batch) -> Batch:
-        batch = {name: apply_steps(array, self._steps) for name, array in raw.items()}
+        try:
+            batch = {name: apply_steps(array, self._steps) for name, array in raw.items()}
+        except ValueError as error:
+            raise Refused(str(error)) from None
         return self.pre(batch) if self.pre is not None else batch
 
     def fit(self, specs: Sequence[TensorSpec], batch: int, seed: int) -> str:
@@ -69,9 +84,11 @@ class Samples:
         if batch > self.count:
             raise Refused(f"batch {batch} needs at least as many samples; the data set has {self.count}")
         named = self._by_input(self._prepared)
-        self.batched = all([self._has_batch(spec, named[spec.name]) for spec in specs])
-        if not self.batched and batch != 1:
-            raise Refused(f"the model has no batch dimension, so batch {batch} cannot be run; remove it from the suite")
+        self._unbatched = {spec.name for spec in specs if not self._has_batch(spec, named[spec.name])}
+        self.batched = len(self._unbatched) < len(specs)
+        if self._unbatched and batch != 1:
+            which = f"model input {min(self._unbatched)!r}" if self.batched else "the model"
+            raise Refused(f"{which} has no batch dimension, so batch {batch} cannot be run; remove it from the suite")
         found = digest(named)
         self._prepared = {spec.name: self._convert(spec, named[spec.name]) for spec in specs}
         self._order = np.random.default_rng(seed).permutation(self.count)
@@ -130,12 +147,16 @@ class Samples:
 
     def of(self, arrays: Batch, indices: Array) -> Batch:
         """Return some samples of `arrays` as the model takes them: a batch, or one without a batch dimension."""
-        if not self.batched:
-            return {name: array[indices[0]] for name, array in arrays.items()}
-        return {name: np.ascontiguousarray(array[indices]) for name, array in arrays.items()}
+        return self._bare({name: np.ascontiguousarray(array[indices]) for name, array in arrays.items()})
+
+    def _bare(self, batch: Batch) -> Batch:
+        """Take the batch dimension, of size 1, off the inputs that have none."""
+        if not self._unbatched:
+            return batch
+        bare = self._unbatched
+        return {name: array.reshape(array.shape[1:]) if name in bare else array for name, array in batch.items()}
 
     def from_raw(self, raw: Batch) -> Batch:
         """Prepare raw samples all the way to a call's inputs (the path that end_to_end times)."""
         named = self._by_input(self._prepare(raw))
-        bound = {spec.name: to_model(named[spec.name], spec) for spec in self._specs}
-        return bound if self.batched else {name: array[0] for name, array in bound.items()}
+        return self._bare({spec.name: to_model(named[spec.name], spec) for spec in self._specs})

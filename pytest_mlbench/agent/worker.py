@@ -15,7 +15,7 @@ import numpy as np
 
 from . import counters, timing
 from .api import Session, TensorSpec
-from .preprocess import Array, Batch, Function, from_model, load_function
+from .preprocess import Array, Batch, Function, check_given, from_model, load_function
 from .samples import Refused, Samples
 
 CHUNK_BYTES = 4 << 20  # one message; a reply is awaited before the next is sent
@@ -26,7 +26,7 @@ class Worker:
     """One model in one framework, and the samples it is given. State lives as long as the process."""
 
     def __init__(self, lock_file: str | None) -> None:
-        self._lock = open(lock_file, "a") if lock_file else None  # noqa: PTH123 - held until the end
+        self._lock = open(lock_file, "rb") if lock_file else None  # noqa: PTH123 - held until the end
         if self._lock is not None:
             import fcntl
 
@@ -167,6 +167,7 @@ class Worker:
 
             def through() -> None:
                 model.bind(inputs)
+                self._bound = inputs
                 model.invoke()
                 kept[:] = [model.fetch()]
 
@@ -174,7 +175,9 @@ class Worker:
         raw = {name: array[indices] for name, array in self._samples.raw.items()}
 
         def end_to_end() -> None:
-            model.bind(self._samples.from_raw(raw))
+            inputs = self._samples.from_raw(raw)
+            model.bind(inputs)
+            self._bound = inputs
             model.invoke()
             kept[:] = [model.fetch()]
             self._results(kept[0])
@@ -192,7 +195,11 @@ class Worker:
             wanted = np.minimum(np.arange(start, start + batch), total - 1)
             self._bind(self._samples.inputs(wanted))
             self._model.invoke()
-            for name, array in self._results(self._model.fetch()).items():
+            results = self._results(self._model.fetch())
+            wrong = check_given(self._post, results) if self._post is not None else ""
+            if wrong:
+                raise Refused(f"{wrong}; correct the `postprocess` function")
+            for name, array in results.items():
                 if array.shape[:1] != (batch,):
                     raise Refused(
                         f"output {name!r} has shape {list(array.shape)} for a batch of {batch}: its first dimension "
@@ -214,9 +221,9 @@ class Worker:
     # --- timing ----------------------------------------------------------------------------------------
 
     def warm_up(self, min_s: float, min_samples: int) -> dict[str, Any]:
-        """Run calls that are not measured, then find how many calls make a sample."""
+        """Run calls that are not measured, at least one, then find how many calls make a sample."""
         begin, number, taken = timing.clock(), 0, []
-        while number < min_samples or timing.clock() - begin < min_s * 1e9:
+        while number < max(1, min_samples) or timing.clock() - begin < min_s * 1e9:
             call, _ = self._call(self._boundary, self._samples.indices(number))
             taken.append(timing.time_call(call))
             number += 1

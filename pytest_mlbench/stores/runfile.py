@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,9 +110,9 @@ def begin(run_file: Path, header: Mapping[str, Any]) -> None:
             ignore = run_file.parent / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n", encoding="utf-8")
-        (parts / "header.json").write_text(
-            dumps({"kind": "header", "schema": SCHEMA, **header}) + "\n", encoding="utf-8"
-        )
+        part = parts / "header.part"  # renamed when whole: a run killed here leaves no half of a header
+        part.write_text(dumps({"kind": "header", "schema": SCHEMA, **header}) + "\n", encoding="utf-8")
+        part.replace(parts / "header.json")
     except OSError as error:
         raise _unwritable(parts, error) from None
 
@@ -184,9 +185,7 @@ def finish(run_file: Path, footer: Mapping[str, Any], order: Sequence[str] = ())
         with contextlib.suppress(OSError):
             part.unlink()
         raise _unwritable(run_file, error) from None
-    for file in parts.iterdir():
-        file.unlink()
-    parts.rmdir()
+    shutil.rmtree(parts, ignore_errors=True)
     return Run(run.header, run.records, footer)
 
 
@@ -199,14 +198,14 @@ def read(path: Path) -> Run:
     if not path.exists() and parts_dir(path).is_dir():
         path = parts_dir(path)
     if path.is_dir():
-        files = [path / "header.json", *sorted(path.glob("*.jsonl"))]
+        files = [path / "header.json", *sorted(file for file in path.glob("*.jsonl") if file.is_file())]
         lines = [line for file in files for line in _lines(file, may_be_cut=file.suffix == ".jsonl")]
     else:
         lines = list(_lines(path, may_be_cut=False))
     if not lines or lines[0].get("kind") != "header":
         raise RunFileError(f"{path} is not a run file: its first line is no header")
     schema = lines[0].get("schema")
-    if not isinstance(schema, int) or schema > SCHEMA:
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise RunFileError(f"{path} has schema {schema!r}, this version reads up to {SCHEMA}; upgrade pytest-mlbench")
     try:
         records = tuple(Record.from_json(line) for line in lines if line.get("kind") == "record")
@@ -217,6 +216,8 @@ def read(path: Path) -> Run:
 
 
 def _lines(path: Path, *, may_be_cut: bool) -> Iterator[dict[str, Any]]:
+    if path.exists() and not path.is_file():  # a device, for one, may never end
+        raise RunFileError(f"cannot read {path}: it is no regular file")
     try:
         text = path.read_text(encoding="utf-8", errors="strict")
     except (OSError, UnicodeDecodeError) as error:

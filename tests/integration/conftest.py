@@ -95,12 +95,14 @@ class Bed:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         (self.project / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         self.log = self.root / "faulty.log"
+        self.held = self.root / "held"  # while it is there, a case with the fault "hold" does not go on
         self.run_file = self.project / "run.jsonl"
         self.env |= {
             "MLBENCH_TEST_TAG": self.tag,
             "MLBENCH_STATE": str(self.root / "state"),
             "MLBENCH_CACHE": str(self.root / "cache"),
             "MLBENCH_FAULTY_LOG": str(self.log),
+            "MLBENCH_FAULTY_HOLD": str(self.held),
             "TMPDIR": str(self.root / "tmp"),
             "PYTHONPATH": str(VENDOR),
             "COLUMNS": "200",
@@ -180,6 +182,16 @@ scenario = {SCENARIO}
         """Run `pytest --mlbench` to its end."""
         return self.start(*args, output=output, **env).wait()
 
+    def count(self, event: str) -> int:
+        """Return how often the framework came to a stage."""
+        return sum(entry["event"] == event for entry in self.events())
+
+    def sessions(self) -> list[tuple[int, int]]:
+        """Return when each model was loaded and closed, on the machine's one clock, in order of loading."""
+        begun = {e["pid"]: e["ns"] for e in self.events() if e["event"] == "load"}
+        closed = {e["pid"]: e["ns"] for e in self.events() if e["event"] == "close"}
+        return sorted((begin, closed[pid]) for pid, begin in begun.items())
+
     def events(self) -> list[dict[str, Any]]:
         """Return what the framework wrote down of its life so far."""
         if not self.log.exists():
@@ -196,9 +208,7 @@ scenario = {SCENARIO}
 
     def wait_for_event(self, event: str, count: int = 1) -> None:
         """Wait until the framework came to a stage for the `count`-th time."""
-        self.wait_for(
-            lambda: sum(e["event"] == event for e in self.events()) >= count, f"{event} number {count}"
-        )
+        self.wait_for(lambda: self.count(event) >= count, f"{event} number {count}")
 
     # --- what must hold after every run ----------------------------------------------------------------
 

@@ -25,7 +25,13 @@ for _group in ("frameworks", "devices", "scenarios", "metrics"):
         registry.load(_group, _name)
 
 DIGITS = Path(__file__).parents[2] / "suites" / "digits"
-FILES = ("models/digits.onnx", "models/digits.tflite", "models/digits_int8.tflite", "data/test.npz", "data/calibration.npz")
+FILES = (
+    "models/digits.onnx",
+    "models/digits.tflite",
+    "models/digits_int8.tflite",
+    "data/test.npz",
+    "data/calibration.npz",
+)
 
 TABLES = """\
 mlbench = 1
@@ -62,7 +68,7 @@ equivalence = { fp32 = { rtol = 1e-4, atol = 1e-4 }, int8 = { sqnr_db = ">= 20" 
 
 SUITE = TABLES + CLASSIFY
 
-PYTHON_TABLES = '''\
+PYTHON_TABLES = """\
 import os
 
 import numpy as np
@@ -87,7 +93,7 @@ mlbench_suite = {
 QUICK = {"kind": "single_stream", "min_duration_s": 0.05, "min_samples": 8, "warmup_s": 0.01}
 AXES = dict(model=["digits_cnn"], framework=["litert"], precision=["fp32"], dataset="digits", scenario=QUICK)
 
-'''
+"""
 
 NODE = "suites/digits/bench_digits.toml::classify[digits_cnn-{}-cpu]"
 CASES = ("onnxruntime-fp32", "onnxruntime-int8", "litert-fp32", "litert-int8")
@@ -148,6 +154,10 @@ class Project:
     def subprocess(self, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run pytest in a process of its own, stdout apart from stderr."""
         return run_pytest(self.root, args, env)
+
+    def read(self, name: str) -> runfile.Run:
+        """Return a run file by its path from the project."""
+        return runfile.read(self.root / name)
 
     def last_run(self) -> runfile.Run:
         """Return the newest run file."""

@@ -149,6 +149,8 @@ def test_a_reference_of_ones_own(project):
         "    np.save(os.environ['MLBENCH_TEST_LOGITS'], logits)\n"
         "@pytest.mark.mlbench(**AXES)\n"
         "def bench_unused(mlbench):\n    mlbench.run(reference={'logits': np.zeros((360, 10), np.float32)})\n"
+        f"@pytest.mark.mlbench(**AXES, {rule})\n"
+        "def bench_without(mlbench):\n    mlbench.run()\n"
     )
     patch = pytest.MonkeyPatch()
     patch.setenv("MLBENCH_TEST_LOGITS", str(project.root / "logits.npy"))
@@ -156,11 +158,12 @@ def test_a_reference_of_ones_own(project):
         project.run("--mlbench", "-k", "save").assert_outcomes(passed=1)
         result = project.run("--mlbench", "-k", "not save")
     patch.undo()
-    result.assert_outcomes(passed=1, failed=2)
+    result.assert_outcomes(passed=1, failed=3)
     result.stdout.fnmatch_lines(["equivalence.elementwise: *"])
     result.stdout.fnmatch_lines(["error(suite): *bench_py.py: unused.expect.equivalence: *compared by nothing*"])
+    result.stdout.fnmatch_lines(["error(suite): *bench_py.py: without.expect.equivalence: compares with nothing*"])
     found = {record.case.split("[")[0]: record.outcome for record in project.last_run().records}
-    assert found == {"py/far": "fail", "py/near": "pass", "py/unused": "error"}
+    assert found == {"py/far": "fail", "py/near": "pass", "py/unused": "error", "py/without": "error"}
 
 
 def test_pre_and_postprocessing_run_in_the_agent_and_are_not_imported_here(project):
@@ -185,8 +188,8 @@ def test_pre_and_postprocessing_run_in_the_agent_and_are_not_imported_here(proje
         "    assert set(mlbench.outputs) == {'halved'}\n"
         "    assert record.metric('accuracy.top1').value > 0.97\n"
         "    assert 'processing' not in sys.modules\n"
-        "    here = os.path.dirname(__file__)\n"
-        "    pids = {open(os.path.join(here, name)).read() for name in ('pre.pid', 'post.pid')}\n"
+        "    from pathlib import Path\n"
+        "    pids = {Path(__file__).with_name(name).read_text() for name in ('pre.pid', 'post.pid')}\n"
         "    assert pids == {str(record.target['pid'])}\n"
         "    assert str(os.getpid()) not in pids\n"
     )
@@ -204,7 +207,7 @@ def test_pre_and_postprocessing_run_in_the_agent_and_are_not_imported_here(proje
         ),
         (SIMPLE.replace("**AXES", "**{**AXES, 'framework': ['litrt']}"), '*bench_py.py: classify.framework[[]0[]]: *"litert"*'),
         (SIMPLE.replace("**AXES", "'digits_cnn', **AXES"), "*bench_py.py: bench_classify: *keyword arguments only*"),
-        (SIMPLE.replace("mlbench(**AXES)", "mlbench"), '*bench_py.py: classify.model: the key*is missing*'),
+        (SIMPLE.replace("mlbench(**AXES)", "mlbench"), '*bench_py.py: classify: the key "model" is missing*'),
         (SIMPLE.replace("mlbench.run()", "pass").replace("(mlbench):", "():"), "*bench_py.py: bench_classify: does not take the fixture `mlbench`*"),
         ("def bench_classify(mlbench):\n    mlbench.run()\n", "*bench_py.py: bench_classify: has no marker*@pytest.mark.mlbench(*"),
         ("mlbench_suite['modle'] = []\n" + SIMPLE, '*bench_py.py: modle: unknown key*did you mean "model"*'),
@@ -213,7 +216,7 @@ def test_pre_and_postprocessing_run_in_the_agent_and_are_not_imported_here(proje
         ("mlbench_suite = 5\n" + SIMPLE, "*bench_py.py: bench_classify: a Python suite needs `mlbench_suite = {...}`*"),
         ("del mlbench_suite\n" + SIMPLE.replace("bench_classify", "test_classify"), "*bench_py.py: test_classify: a Python suite needs `mlbench_suite = {...}`*"),
         ("def helper(): pass\n", "*bench_py.py: the suite holds no function named bench_[*] or test_[*]*"),
-        (SIMPLE + SIMPLE.replace("bench_classify", "test_classify"), "*bench_classify and *test_classify are both benchmark 'classify'*rename*"),
+        (SIMPLE + SIMPLE.replace("bench_classify", "test_classify"), "*test_classify and *bench_classify are both benchmark 'classify'*rename*"),
         ("class BenchA:\n    @pytest.mark.mlbench(**AXES)\n    def bench_x(self, mlbench): mlbench.run()\nclass BenchB(BenchA): pass\n", "*BenchA::bench_x* both benchmark 'x'*"),
     ],
     ids=["key", "framework", "positional", "bare", "no-fixture", "no-marker", "table-key", "table-value",
@@ -234,7 +237,9 @@ def test_another_parametrization_is_refused_since_records_could_not_be_told_apar
     project.python_suite("@pytest.mark.parametrize('n', [1, 2])\n" + SIMPLE.replace("(mlbench)", "(mlbench, n)"))
     result = project.run("--mlbench")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *are both case py/classify[[]digits_cnn-litert-fp32-cpu[]]*Make what differs an axis*"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: *are both case py/classify[[]digits_cnn-litert-fp32-cpu[]]*Make what differs an axis*"]
+    )
 
 
 def test_classes_of_benchmarks(project):
@@ -263,9 +268,7 @@ def test_several_functions_are_benchmarks_of_their_own(project):
 
 
 def test_a_module_of_another_tool_named_bench_is_left_alone(project):
-    project.write(
-        "suites/digits/bench_other.py", "def bench_helper(): raise RuntimeError\ndef test_other(): pass\n"
-    )
+    project.write("suites/digits/bench_other.py", "def bench_helper(): raise RuntimeError\ndef test_other(): pass\n")
     project.run("--mlbench", "-k", "helper or other").assert_outcomes(passed=1)
 
 

@@ -25,6 +25,7 @@ _OPTIONS = {
             "nan",
             "close_pipes",
             "no_module",
+            "hold",
         ),
         default="none",
     ),

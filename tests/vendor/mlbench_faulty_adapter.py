@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,33 +61,56 @@ def log(event: str, what: str) -> None:
             stream.write(line + "\n")
 
 
+def fail() -> None:
+    raise RuntimeError("injected fault")
+
+
+def miss_a_module() -> None:
+    raise ModuleNotFoundError("No module named 'mlbench_faulty_engine'", name="mlbench_faulty_engine")
+
+
+def hang_python() -> None:
+    while True:
+        time.sleep(0.05)
+
+
+def hang_gil() -> None:
+    while True:
+        ctypes.PyDLL(None).pause()  # PyDLL keeps the interpreter's lock during the call
+
+
+def close_pipes() -> None:
+    """Close the connection to the host (execnet's copies of stdin and stdout) and live on."""
+    os.closerange(3, 256)
+    hang_python()
+
+
+def hold() -> None:
+    """Wait for as long as the file named by MLBENCH_FAULTY_HOLD is there."""
+    log("hold", "")
+    while Path(os.environ["MLBENCH_FAULTY_HOLD"]).exists():
+        time.sleep(0.005)
+
+
+FAULTS: dict[str, Callable[[], object]] = {
+    "raise": fail,
+    "no_module": miss_a_module,
+    "sys_exit": lambda: sys.exit("the framework gave up"),
+    "hang_python": hang_python,
+    "hang_gil": hang_gil,
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),  # every thread stops, the watchdog's too
+    "segfault": lambda: ctypes.string_at(0),
+    "exit": lambda: os._exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "close_pipes": close_pipes,
+    "hold": hold,
+}
+
+
 def happen(fault: str) -> None:
-    """Let the fault happen. All but `raise`, `sys_exit` and `no_module` do not come back."""
-    if fault == "raise":
-        raise RuntimeError("injected fault")
-    if fault == "no_module":
-        raise ModuleNotFoundError("No module named 'mlbench_faulty_engine'", name="mlbench_faulty_engine")
-    if fault == "hang_python":
-        while True:
-            time.sleep(0.05)
-    if fault == "hang_gil":
-        while True:
-            ctypes.PyDLL(None).pause()  # PyDLL keeps the interpreter's lock during the call
-    if fault == "stop":
-        os.kill(os.getpid(), signal.SIGSTOP)  # every thread stops, the watchdog's too
-    if fault == "segfault":
-        ctypes.string_at(0)
-    if fault == "exit":
-        os._exit(3)
-    if fault == "sys_exit":
-        sys.exit("the framework gave up")
-    if fault == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if fault == "close_pipes":
-        os.closerange(3, 256)  # execnet's pipes to the host; the process itself lives on
-        os.close(0)
-        while True:
-            time.sleep(0.05)
+    """Let the fault happen now, if it is one that happens."""
+    if fault in FAULTS:
+        FAULTS[fault]()
 
 
 def stage() -> str:
@@ -122,9 +146,8 @@ class FaultySession:
         count = self._calls[now] = self._calls.get(now, 0) + 1
         if count == 1:
             log(now, "")
-        if now == self._options["stage"] and self._options["fault"] != "nan":
-            if now == "first" or count == _CALLS_BEFORE_FAULT:
-                happen(self._options["fault"])
+        if now == self._options["stage"] and (now == "first" or count == _CALLS_BEFORE_FAULT):
+            happen(self._options["fault"])
 
     def fetch(self) -> dict[str, np.ndarray[Any, Any]]:
         y = self._y.copy()
