@@ -86,9 +86,7 @@ class Bench:
         if self.record.outcome == "skip":
             pytest.skip(self.record.reason)
         if self.record.outcome != "pass":
-            pytest.fail(
-                failure or f"{self.record.outcome}: {self.case.id}:\n{self.record.reason}", pytrace=False
-            )
+            pytest.fail(failure or f"{self.record.outcome}: {self.case.id}:\n{self.record.reason}", pytrace=False)
         return self.record
 
     # --- parts -----------------------------------------------------------------------------------------
@@ -119,9 +117,7 @@ class Bench:
             return work()
 
     def _measured(self, reference: Mapping[str, npt.NDArray[Any]] | None) -> Record:
-        if reference is not None and not {"*", self.case.precision} & set(
-            self.case.benchmark.expect.equivalence
-        ):
+        if reference is not None and not {"*", self.case.precision} & set(self.case.benchmark.expect.equivalence):
             raise SuiteError(
                 f"mlbench.run(reference=...) is compared by nothing: say how close {self.case.precision} must be, "
                 f"for example expect.equivalence.{self.case.precision} = {{ rtol = 1e-4, atol = 1e-5 }}",
@@ -193,13 +189,9 @@ class Bench:
             wall_s=perf_counter() - self._begin,
         )
 
-    def _judged(
-        self, executed: Executed, metrics: list[Metric], checks: list[CheckResult], identity: str
-    ) -> Record:
+    def _judged(self, executed: Executed, metrics: list[Metric], checks: list[CheckResult], identity: str) -> Record:
         bad = [check for check in checks if check.outcome != "pass"]
-        outcome: Outcome = next(
-            (word for word in _WORST_FIRST if any(c.outcome == word for c in bad)), "pass"
-        )
+        outcome: Outcome = next((word for word in _WORST_FIRST if any(c.outcome == word for c in bad)), "pass")
         reason = "\n".join(f"{check.name}: {check.message}" for check in bad)
         samples = executed.measurement.samples
         other = self._reference_case()

@@ -58,7 +58,8 @@ def later(text: str) -> list[str]:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
             sides = (node.left, node.right)
             types = any(isinstance(side, ast.Constant) and side.value is None for side in sides)
-            if types or any(name_of(side)[:1].isupper() or name_of(side) in TYPES for side in sides):
+            names = [name_of(side) for side in sides]
+            if types or any(name in TYPES or (name[:1].isupper() and not name.isupper()) for name in names):
                 found.append(f"{line}: X | Y of types")
         if isinstance(node, ast.ImportFrom):
             found += [f"{line}: {each.name}" for each in node.names if each.name in LATER_NAMES.get(node.module, ())]
