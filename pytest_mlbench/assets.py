@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from filelock import FileLock
 
 from pytest_mlbench.errors import AssetError
@@ -91,12 +95,24 @@ def check(path: Path, *, suite: Path, expected_sha256: str | None = None, root: 
     return found
 
 
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write an npz file, whole or not at all. numpy.savez would take some names of arrays for its own arguments."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with zipfile.ZipFile(part, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
+    part.replace(path)
+
+
 def external_data(path: Path, *, suite: Path, root: Path) -> list[Path]:
     """Return the external-data files of an ONNX model, checked to exist inside `root`.
 
-    The few protobuf fields on the way are read here (onnx.proto3: ModelProto.graph 7, GraphProto.node 1,
-    .initializer 5, NodeProto.attribute 5, AttributeProto.t 5, .g 6, .tensors 10, .graphs 11,
-    TensorProto.external_data 13), so that no framework opens a file before it is known to be allowed.
+    The few protobuf fields on the way are read here (onnx.proto3: ModelProto.graph 7, .functions 25,
+    GraphProto.node 1, .initializer 5, .sparse_initializer 15, FunctionProto.node 7, .attribute_proto 11,
+    NodeProto.attribute 5, AttributeProto.t 5, .g 6, .tensors 10, .graphs 11, .sparse_tensor 22,
+    .sparse_tensors 23, SparseTensorProto.values 1, .indices 2, TensorProto.external_data 13), so that no
+    framework opens a file before it is known to be allowed.
     """
     try:
         locations = sorted(set(_locations(path.read_bytes())))
@@ -107,24 +123,31 @@ def external_data(path: Path, *, suite: Path, root: Path) -> list[Path]:
     found = []
     inside = root.resolve()
     for location in locations:
-        target = (path.parent / location).resolve()
+        try:
+            target = (path.parent / location).resolve()
+            present = target.is_file()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, with a null in it, a loop of links
+            message = f"file {path} keeps weights in {location!r}, which is no path: {error}"
+            raise AssetError(message, file=suite) from None
         if not target.is_relative_to(inside):
             raise AssetError(
                 f"file {path} keeps weights in {location!r}, which leaves the suite's folder {inside}: "
                 "move the data beside the model and save it again",
                 file=suite,
             )
-        if not target.is_file():
+        if not present:
             raise AssetError(f"file {path} keeps weights in {location!r}, which does not exist", file=suite)
         found.append(target)
     return found
 
 
 _TENSORS_AND_GRAPHS: dict[str, dict[int, str]] = {
-    "model": {7: "graph"},
-    "graph": {1: "node", 5: "tensor"},
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
 

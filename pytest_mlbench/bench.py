@@ -148,7 +148,7 @@ class Bench:
         wanted = self.case.benchmark.reference
         if wanted is None:
             raise SuiteError(
-                'compares with nothing: the benchmark has no "reference" and mlbench.run(reference=...) was not given one',
+                'compares with nothing: the benchmark has no "reference", nor was mlbench.run(reference=...) given one',
                 file=self.case.suite.path,
                 key=f"{self.case.benchmark.name}.expect.equivalence",
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mlbench import matrix, suitefile
-from pytest_mlbench.errors import SuiteError
+from pytest_mlbench.errors import MlbenchError, SuiteError
 from pytest_mlbench.matrix import Case
 from pytest_mlbench.spec import BenchmarkSpec, SuiteSpec
 
@@ -44,7 +44,7 @@ class TomlSuite(pytest.Module):
         try:
             suite = suitefile.load_suite(self.path, session.known)
             session.claim(suite)
-        except SuiteError as error:
+        except MlbenchError as error:
             raise self.CollectError(str(error)) from None
         self.obj = _module(suite)
         return super().collect()
@@ -133,7 +133,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
             cases = expand(_session(metafunc.config), suite, benchmark, definition.ihook)
         else:
             cases = _python_cases(metafunc, mark, name)
-    except SuiteError as error:
+    except MlbenchError as error:
         raise pytest.Collector.CollectError(str(error)) from None
     metafunc.parametrize(
         "mlbench_case",
@@ -173,6 +173,16 @@ def _marks(case: Case) -> list[pytest.MarkDecorator]:
     if case.skip is not None:
         marks.append(pytest.mark.skip(reason=case.skip))
     return marks
+
+
+def without_cases(item: pytest.Item) -> bool:
+    """Tell the placeholder that pytest makes of a benchmark when a hook took out all of its cases."""
+    return (
+        isinstance(item, pytest.Function)
+        and item.get_closest_marker("mlbench") is not None
+        and "mlbench_case" in item.fixturenames
+        and case_of(item) is None
+    )
 
 
 def case_of(item: pytest.Item) -> Case | None:

@@ -69,7 +69,10 @@ def target_module(module: str) -> str:
 
 
 def _source_of(module: str) -> str:
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # of a package that a dotted name begins with
+        spec = None
     if spec is None or spec.origin is None:
         raise SuiteError(f"the framework's adapter module {module!r} cannot be found; reinstall its package")
     return Path(spec.origin).read_text(encoding="utf-8")
@@ -220,6 +223,7 @@ class Agent:
         self._group.terminate(timeout=1.0)
         if self._log is not None:
             self._log.close()
+            self._log = None
         if self._named_log is not None:
             self._named_log.unlink(missing_ok=True)
 

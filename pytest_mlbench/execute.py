@@ -214,6 +214,7 @@ class Executor:
         facts = {
             **passes.facts,
             "accuracy_ns": accuracy_ns,
+            "compliance_ns": compliance.duration_ns,
             "used": counters["used"],
             "seeds": self._seeds(),
         }

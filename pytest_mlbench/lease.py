@@ -136,5 +136,5 @@ def holder(resource: str) -> str:
         facts = json.loads((state_dir() / f"{resource}.holder").read_text(encoding="utf-8"))
         job = f", job {facts['job']}" if facts.get("job") else ""
         return f"held by process {facts['pid']} since {facts['since']}{job}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # half written, or another's
         return "held by another process"

@@ -68,6 +68,7 @@ class ComplianceData:
     timed: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     repeated_ns: tuple[float, ...] = ()
     varied_ns: tuple[float, ...] = ()
+    duration_ns: int = 0  # of the timed blocks behind the two above
 
 
 def accuracy_pass(agent: Agent, deadline_s: float) -> dict[str, npt.NDArray[Any]]:
@@ -84,11 +85,13 @@ def compliance(agent: Agent, target: AgentTarget, wanted: tuple[str, ...], calls
         found = agent.call("compliance", "timed_outputs", target.deadline_s)
         ids, timed = tuple(found["ids"]), agent.fetch_arrays(found["outputs"], target.deadline_s)
     times: dict[bool, list[float]] = {True: [], False: []}
+    duration_ns = 0
     for pair in range(REPEAT_PAIRS if "repeat_sample" in wanted else 0):
         for repeat in (True, False) if pair % 2 else (False, True):  # ABBA: drift falls on both alike
             block = target.block(calls, max_samples=1 << 31, min_ns=_REPEAT_NS, min_samples=2, repeat_sample=repeat)
             times[repeat].append(float(block.sample_ns.min()) / calls)
-    return ComplianceData(ids, timed, tuple(times[True]), tuple(times[False]))
+            duration_ns += block.end_ns - block.begin_ns
+    return ComplianceData(ids, timed, tuple(times[True]), tuple(times[False]), duration_ns)
 
 
 def memory_of(baseline: Mapping[str, Any], counters: Mapping[str, Any], loaded: Mapping[str, int]) -> dict[str, int]:

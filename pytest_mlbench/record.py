@@ -6,6 +6,8 @@ Schema history (field `schema` of the header line of a run file):
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -91,32 +93,104 @@ class Record:
 
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> Record:
-        """Build a record from a run file's line; unknown keys of newer minor versions are ignored."""
-        names = set(cls.__dataclass_fields__)
-        values = {key: value for key, value in line.items() if key in names}
-        for name, kinds in _KINDS.items():
-            if not isinstance(values.get(name, kinds[0]()), kinds):
-                raise TypeError(f"{name} is a {type(values[name]).__name__}, expected {kinds[0].__name__}")
-        if values.get("outcome") not in get_args(Outcome):
-            raise ValueError(f"outcome {values.get('outcome')!r} is not known")
-        values["metrics"] = tuple(_metric(entry) for entry in values.get("metrics", ()))
-        values["checks"] = tuple(CheckResult(**entry) for entry in values.get("checks", ()))
+        """Build a record from a run file's line; unknown keys of newer minor versions are ignored.
+
+        A run file may come from anywhere: ValueError names the key whose value is not what it must be.
+        """
+        values = _values(line, _RECORD, "")
+        for key in ("case", "node", "axes", "outcome"):
+            if key not in values:
+                raise ValueError(f"{key} is missing")
+        values["metrics"] = tuple(_metric(entry, f"metrics[{i}]") for i, entry in enumerate(values.get("metrics", ())))
+        values["checks"] = tuple(_check(entry, f"checks[{i}]") for i, entry in enumerate(values.get("checks", ())))
+        for key, ns in values.get("stages_ns", {}).items():
+            _number(ns, f"stages_ns.{key}")
+        for key, share in _mapping(values.get("placement", {}).get("precision", {}), "placement.precision").items():
+            _number(share, f"placement.precision.{key}")
+        if values.get("placement"):
+            values["placement"].setdefault("precision", {})
         return cls(**values)
 
 
-def _metric(entry: dict[str, Any]) -> Metric:
-    if not isinstance(entry.get("value"), (int, float, type(None))):
-        raise TypeError(f"metric {entry.get('name')!r} has the value {entry['value']!r}")
-    interval = entry.get("interval")
-    return Metric(**{**entry, "interval": tuple(interval) if interval else None})
-
-
-# The type of each field in JSON, where a file may hold anything.
-_TEXTS = ("case", "node", "outcome", "reason", "stage", "reference", "fingerprint", "started", "resumed")
-_OBJECTS = ("axes", "samples", "scenario", "placement", "stages_ns", "target", "hashes", "environment")
-_KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(_TEXTS, (str,)),
-    **dict.fromkeys(_OBJECTS, (dict,)),
-    **dict.fromkeys(("metrics", "checks"), (list,)),
-    "wall_s": (float, int),
+_RECORD: Mapping[str, type | tuple[object, ...]] = {
+    **dict.fromkeys(("case", "node", "reason", "stage", "resumed", "reference", "fingerprint", "started"), str),
+    **dict.fromkeys(("axes", "samples", "scenario", "placement", "stages_ns", "target", "hashes", "environment"), dict),
+    **dict.fromkeys(("metrics", "checks"), list),
+    "outcome": get_args(Outcome),
+    "wall_s": float,
 }
+_METRIC: Mapping[str, type | tuple[object, ...]] = {
+    **dict.fromkeys(("name", "unit", "reason", "note"), str),
+    "direction": get_args(Direction),
+    "origin": get_args(Origin),
+}
+_CHECK: Mapping[str, type | tuple[object, ...]] = {
+    **dict.fromkeys(("name", "message"), str),
+    "outcome": ("pass", "fail", "invalid", "insufficient"),
+    "facts": dict,
+}
+
+
+def _values(entry: object, types: Mapping[str, type | tuple[object, ...]], where: str) -> dict[str, Any]:
+    """Return the keys of a JSON object that `types` has: each of that type, or one of those words."""
+    found = {}
+    for key, value in _mapping(entry, where).items():
+        place = f"{where}.{key}" if where else key
+        wanted = types.get(key)
+        if wanted is None:
+            continue
+        if isinstance(wanted, tuple):
+            if value not in wanted:
+                raise ValueError(f"{place}: expected one of {', '.join(map(str, wanted))}, found {str(value)[:40]!r}")
+        elif wanted is float:
+            _number(value, place)
+        elif not isinstance(value, wanted):
+            raise ValueError(f"{place}: expected {wanted.__name__}, found {type(value).__name__}")
+        found[key] = value
+    return found
+
+
+def _metric(entry: object, where: str) -> Metric:
+    values = _values(entry, _METRIC, where)
+    given = _mapping(entry, where)
+    for key in ("name", "unit", "direction"):
+        if key not in values:
+            raise ValueError(f"{where}.{key} is missing")
+    for key in ("value", "n", "confidence"):
+        values[key] = given.get(key)
+        if values[key] is not None:
+            _number(values[key], f"{where}.{key}")
+    interval = given.get("interval")
+    if interval is not None:
+        if not isinstance(interval, (list, tuple)) or len(interval) != 2:
+            raise ValueError(f"{where}.interval: expected two numbers")
+        for bound in interval:
+            _number(bound, f"{where}.interval")
+        values["interval"] = tuple(interval)
+    return Metric(**values)
+
+
+def _check(entry: object, where: str) -> CheckResult:
+    values = _values(entry, _CHECK, where)
+    for key in ("name", "outcome", "message"):
+        if key not in values:
+            raise ValueError(f"{where}.{key} is missing")
+    return CheckResult(**values)
+
+
+def _mapping(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: expected an object, found {type(value).__name__}")
+    return value
+
+
+def _number(value: object, where: str) -> None:
+    """Refuse what is no finite number, and whole numbers that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{where}: expected a number, found {type(value).__name__}")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise ValueError(f"{where}: expected a finite number")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from pytest_mlbench import assets, datasets
@@ -39,11 +37,7 @@ class OutputKey:
 
 def keep(key: OutputKey, outputs: Outputs) -> None:
     """Keep the outputs of a case for those that name it as their reference."""
-    folder = assets.cached("outputs", key.digest)
-    part = folder / f"outputs.{os.getpid()}.part"
-    with part.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **{name: np.asarray(array) for name, array in outputs.items()})
-    part.replace(folder / "outputs.npz")
+    assets.write_arrays(assets.cached("outputs", key.digest) / "outputs.npz", outputs)
 
 
 def kept(key: OutputKey) -> dict[str, npt.NDArray[Any]] | None:

@@ -51,7 +51,14 @@ class Registry:
     @cached_property
     def frameworks(self) -> Mapping[str, Framework]:
         """Return every framework's description; none of the frameworks themselves is imported."""
-        return {name: load("frameworks", name) for name in names("frameworks")}
+        return {name: self._framework(name) for name in names("frameworks")}
+
+    def _framework(self, name: str) -> Framework:
+        framework: Any = load("frameworks", name)
+        if not isinstance(framework, Framework):
+            kind = type(framework).__name__
+            raise MlbenchError(f"framework {name!r} is registered as a {kind}, expected a Framework: tell its vendor")
+        return framework
 
     def device(self, name: str) -> Device:
         """Return the device registered as `name`."""

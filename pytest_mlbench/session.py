@@ -127,7 +127,11 @@ class MlbenchSession:
         collect.parametrize(metafunc)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Note the order of cases, and refuse two tests of one case."""
+        """Note the order of cases, drop benchmarks that a hook left none of, and refuse two tests of one case."""
+        emptied = [item for item in items if collect.without_cases(item)]
+        if emptied:
+            self.config.hook.pytest_deselected(items=emptied)
+            items[:] = [item for item in items if item not in emptied]
         nodes: dict[str, str] = {}
         for item in items:
             case = collect.case_of(item)
@@ -208,14 +212,14 @@ class MlbenchSession:
         if self.worker is not None or self._measures_nothing():
             return
         parts = runfile.parts_dir(self.run_file)
-        if not parts.is_dir():
+        if not parts.is_dir() and self._trouble is None:
             return  # the session never began
         try:
             self.run = runfile.sorted_by_node(runfile.read(parts), self._order)
             code = exit_code(exitstatus, self.run.records, self._ordinary_failures, self._trouble)
             self.run = runfile.finish(self.run_file, {"exitstatus": code}, self._order)
         except RunFileError as error:
-            self._trouble = str(error)
+            self._trouble = self._trouble or str(error)
         records = self.run.records if self.run is not None else ()
         session.exitstatus = exit_code(exitstatus, records, self._ordinary_failures, self._trouble)
 
@@ -309,10 +313,18 @@ def join(config: pytest.Config) -> None:
 def _suites_folder(config: pytest.Config) -> str:
     path = config.rootpath / config.getini("mlbench_suites")
     if not path.exists():
-        raise pytest.UsageError(
+        message = (
             f"--mlbench: no suites: {path} does not exist; give the path of a suite, make one with "
             "`mlbench init MODEL`, or set the ini key mlbench_suites"
         )
+        here = config.invocation_params.dir
+        if config.rootpath not in (here, *here.parents):
+            # pytest looks for its root folder before it knows our options, and takes their values for paths.
+            message += (
+                f". pytest took {config.rootpath} for the project's root, from a path on the command line: "
+                "write options with =, as in --mlbench-output=FILE"
+            )
+        raise pytest.UsageError(message)
     return str(path)
 
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from pytest_mlbench.errors import RunFileError
 from pytest_mlbench.record import SCHEMA, Record
 
+MAX_DEPTH = 40  # of what is read: deeper is no run file, and could exhaust the stack of what handles it
 MAX_SAMPLES = 10_000  # per process; beyond it a seeded reservoir, and the record says so
 
 
@@ -53,9 +54,15 @@ def encode_samples(samples_ns: npt.NDArray[np.int64], seed: int = 0) -> dict[str
 
 
 def decode_samples(encoded: Mapping[str, Any]) -> npt.NDArray[np.int64]:
-    """Return the samples kept in a record."""
-    data = zlib.decompress(base64.b64decode(encoded["int64_zlib_base64"]))
-    return np.frombuffer(data, dtype="<i8").astype(np.int64)
+    """Return the samples kept in a record; RunFileError for what encode_samples() cannot have made."""
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(base64.b64decode(encoded["int64_zlib_base64"], validate=True), 8 * MAX_SAMPLES)
+        if not unpacker.eof:  # a small text may unpack to more than the memory holds
+            raise ValueError(f"they are cut off, or more than {MAX_SAMPLES}")
+        return np.frombuffer(data, dtype="<i8").astype(np.int64)
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise RunFileError(f"the samples of a record cannot be read: {error}") from None
 
 
 def dumps(line: Mapping[str, Any]) -> str:
@@ -209,10 +216,34 @@ def read(path: Path) -> Run:
         raise RunFileError(f"{path} has schema {schema!r}, this version reads up to {SCHEMA}; upgrade pytest-mlbench")
     try:
         records = tuple(Record.from_json(line) for line in lines if line.get("kind") == "record")
-    except (TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise RunFileError(f"{path} holds a record that is not one: {error}") from None
     footers = [line for line in lines if line.get("kind") == "footer"]
     return Run(lines[0], records, footers[-1] if footers else {})
+
+
+def _refuse(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def _depth(value: object) -> int:
+    """Return how deep lists and objects are nested."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        found: list[object] = []
+        for entry in level:
+            if isinstance(entry, dict):
+                found += entry.values()
+            elif isinstance(entry, list):
+                found += entry
+        level = found
+    return depth
 
 
 def _lines(path: Path, *, may_be_cut: bool) -> Iterator[dict[str, Any]]:
@@ -227,7 +258,9 @@ def _lines(path: Path, *, may_be_cut: bool) -> Iterator[dict[str, Any]]:
         if not line:
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_constant=_refuse, parse_float=_float)
+            if _depth(value) > MAX_DEPTH:
+                raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         except (ValueError, RecursionError) as error:
             if may_be_cut and number == len(whole):
                 return

@@ -69,7 +69,7 @@ class Running:
         code = self._process.wait(timeout_s)
         self._bed.check_nothing_left()
         run = None
-        if self._run_file.exists() or runfile.parts_dir(self._run_file).is_dir():
+        if self._run_file.is_file() or runfile.parts_dir(self._run_file).is_dir():
             run = runfile.read(self._run_file)
         return Result(code, self._output.read_text(encoding="utf-8", errors="replace"), run)
 

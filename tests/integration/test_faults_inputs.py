@@ -9,14 +9,16 @@ import io
 import re
 import sys
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 X = np.ones((4, 3), dtype=np.float32)
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
-CODE = """
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
+METRICS = """
 import numpy as np
 from pytest_mlbench.record import Metric
 
@@ -30,7 +32,7 @@ def gives_no_reason(m): return [Metric("mine.ratio", None, "", "higher")]
 def gives_wrong_direction(m): return [Metric("mine.ratio", 1.0, "", "up")]
 def shadows(m): return [Metric("latency.p50", 1.0, "ns", "lower")]
 """
-TARGET_CODE = """
+STEPS = """
 def raises(batch): raise ValueError("no such colour")
 def gives_none(batch): return None
 def gives_text(batch): return {"x": ["red"]}
@@ -67,72 +69,206 @@ def damaged() -> bytes:
     return bytes(data)
 
 
-# suite -> its own keys of bed.suite(), files it has besides, outcome, stage, what the reason says
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a suite of its own, and what is said of it: a pattern in the record's reason."""
+
+    reason: str
+    stage: str = "suite"
+    outcome: str = "error"
+    framework: str = '"faulty"'
+    keys: Mapping[str, str] = field(default_factory=dict)  # of bed.suite()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    data: str = "data.npz"
+
+
+def in_model(reason, name, content=None, **others):
+    return Fault(reason, keys={"model": name}, files={} if content is None else {name: content}, **others)
+
+
+def in_data(reason, content=None, **arrays):
+    return Fault(reason, data="d.npz", files={"d.npz": npz(**arrays) if content is None else content})
+
+
+def in_reference(reason, content=None, **others):
+    lines = 'reference = { file = "ref.npz" }\nexpect.equivalence.fp32 = { atol = 1e-3 }'
+    return Fault(reason, keys={"benchmark": lines}, files={"ref.npz": content} if content else {}, **others)
+
+
+def in_steps(reason, key, function, **others):
+    return Fault(reason, keys={"benchmark": f'{key} = "{function}"'}, files={"steps.py": STEPS.encode()}, **others)
+
+
+def in_metric(reason, function, stage="metrics", code=METRICS, **others):
+    keys = {"benchmark": f'metrics = ["{function}"]'}
+    return Fault(reason, stage, keys=keys, files={"own.py": code.encode()}, **others)
+
+
+PREPARE = {"stage ": "prepare"}  # the option, not this function's own argument
+
+
+def in_framework(reason, stage, outcome="error", name="faulty", **options):
+    chosen = ", ".join(f'{key} = "{value}"' for key, value in options.items())
+    return Fault(reason, stage, outcome, f'{{ name = "{name}", options = {{ {chosen} }} }}')
+
+
 FAULTS = {
-    "missing_model": ({"model": "nothing.json"}, {}, "error", "suite", r"file \S+/nothing\.json does not exist; make or fetch it"),
-    "empty_model": ({"model": "m.json"}, {"m.json": b""}, "error", "suite", r"file \S+/m\.json is empty"),
-    "lfs_pointer": ({"model": "m.json"}, {"m.json": POINTER.encode()}, "error", "suite", r"is a Git LFS pointer, not its content; run `git lfs pull`"),
-    "truncated_json": ({"model": "m.json"}, {"m.json": b'{"weights": [[1.0,'}, "error", "load", r"load: json\.decoder\.JSONDecodeError: Expecting value"),
-    "truncated_onnx": ({"model": "m.onnx"}, {"m.onnx": onnx("w.bin")[:-3]}, "error", "suite", r"m\.onnx is truncated or not an ONNX model; export or fetch it again"),
-    "not_onnx": ({"model": "m.onnx"}, {"m.onnx": b"<html>404</html>"}, "error", "suite", r"m\.onnx is truncated or not an ONNX model"),
-    "not_tflite": ({"model": "m.tflite"}, {"m.tflite": b"<html>404</html>"}, "error", "suite", r"m\.tflite is not a TFLite model"),
-    "external_leaves": ({"model": "m.onnx"}, {"m.onnx": onnx("../model.json")}, "error", "suite", r"keeps weights in '\.\./model\.json', which leaves the suite's folder \S+: move the data beside the model"),
-    "external_absolute": ({"model": "m.onnx"}, {"m.onnx": onnx("/etc/passwd")}, "error", "suite", r"keeps weights in '/etc/passwd', which leaves the suite's folder"),
-    "external_missing": ({"model": "m.onnx"}, {"m.onnx": onnx("w.bin")}, "error", "suite", r"keeps weights in 'w\.bin', which does not exist"),
-    "missing_data": ({"data": "none.npz"}, {}, "error", "suite", r"file \S+/none\.npz does not exist"),
-    "no_npz": ({"data": "d.npz"}, {"d.npz": b"x,y\n1,2\n"}, "error", "suite", r"d\.npz is damaged or no npz of plain arrays \(.+\); write it again with numpy\.savez"),
-    "damaged_npz": ({"data": "d.npz"}, {"d.npz": damaged()}, "error", "suite", r"d\.npz is damaged or no npz of plain arrays \((error|BadZipFile): "),
-    "pickled_npz": ({"data": "d.npz"}, {"d.npz": npz(x=np.array([{}]))}, "error", "suite", r"d\.npz is damaged or no npz of plain arrays \(ValueError: Object arrays"),
-    "unequal_npz": ({"data": "d.npz"}, {"d.npz": npz(x=X, y=np.zeros(3, np.int64))}, "error", "suite", r"must share their first dimension, the samples; found x: 4, y: 3"),
-    "text_labels": ({"data": "d.npz"}, {"d.npz": npz(x=X, y=np.array(list("abcd")))}, "error", "suite", r"array 'y' of \S+ holds <U1, expected class numbers"),
-    "other_shape": ({"data": "d.npz"}, {"d.npz": npz(x=np.ones((4, 5), np.float32))}, "error", "suite", r"model input 'x' takes \[-1, 3\] float32, one prepared sample is \[5\] float32: change `preprocess`"),
-    "other_type": ({"data": "d.npz"}, {"d.npz": npz(x=np.array([["a"] * 3] * 4))}, "error", "suite", r"model input 'x' takes float32, the prepared samples are <U1: change `preprocess` \(cast\)"),
-    "two_arrays": ({"data": "d.npz"}, {"d.npz": npz(a=X, b=X)}, "error", "suite", r"no array for model input 'x' \(array 'x'\); its arrays are 'a', 'b'"),
-    "reshape": ({"dataset": "preprocess = [{ reshape = [7] }]"}, {}, "error", "suite", r"dataset\.data\.preprocess: array 'x': .*cannot reshape array of size 3 into shape \(1,7\); correct `preprocess` or the data"),
-    "hash_mismatch": ({"dataset": f'sha256 = "{"0" * 64}"'}, {}, "error", "suite", r"has SHA-256 [0-9a-f]{64}, the suite declares 0{64}: restore the file, or correct `sha256`"),
-    "no_reference": ({"benchmark": 'reference = { file = "ref.npz" }\nexpect.equivalence.fp32 = { atol = 1e-3 }'}, {}, "error", "suite", r"file \S+/ref\.npz does not exist"),
-    "bad_reference": ({"benchmark": 'reference = { file = "ref.npz" }\nexpect.equivalence.fp32 = { atol = 1e-3 }'}, {"ref.npz": b"PK\x03\x04 no"}, "error", "suite", r"ref\.npz is damaged or no npz"),
-    "other_reference": ({"benchmark": 'reference = { file = "ref.npz" }\nexpect.equivalence.fp32 = { atol = 1e-3 }'}, {"ref.npz": npz(z=X, w=X)}, "fail", "", r"equivalence.*: .*'?z'?"),
-    "preprocess_raises": ({"benchmark": 'preprocess = "steps:raises"'}, {"steps.py": TARGET_CODE.encode()}, "error", "inputs", r"inputs: ValueError: no such colour"),
-    "preprocess_missing": ({"benchmark": 'preprocess = "steps:rases"'}, {"steps.py": TARGET_CODE.encode()}, "error", "inputs", r"steps:rases: module steps has no rases; it has .*raises"),
-    "preprocess_no_module": ({"benchmark": 'preprocess = "stepz:raises"'}, {}, "error", "inputs", r"inputs: .*No module named 'stepz'"),
-    "preprocess_none": ({"benchmark": 'preprocess = "steps:gives_none"'}, {"steps.py": TARGET_CODE.encode()}, "error", "suite", r"bench_preprocess_none\.toml: dataset\.data: steps:gives_none gave a NoneType, expected a dict of numpy arrays; correct the `preprocess` function"),
-    "preprocess_drops": ({"benchmark": 'preprocess = "steps:drops_rows"'}, {"steps.py": TARGET_CODE.encode()}, "error", "suite", r"steps:drops_rows gave 'x' with shape \[1, 3\], expected 12 samples first; correct the `preprocess`"),
-    "preprocess_text": ({"benchmark": 'preprocess = "steps:gives_text"'}, {"steps.py": TARGET_CODE.encode()}, "error", "suite", r"steps:gives_text gave 'x' as list, expected a numpy array of numbers"),
-    "postprocess_raises": ({"benchmark": 'postprocess = "steps:raises"'}, {"steps.py": TARGET_CODE.encode()}, "error", "accuracy", r"accuracy: ValueError: no such colour"),
-    "postprocess_none": ({"benchmark": 'postprocess = "steps:gives_none"'}, {"steps.py": TARGET_CODE.encode()}, "error", "suite", r"steps:gives_none gave a NoneType, expected a dict of numpy arrays; correct the `postprocess` function"),
-    "metric_sound": ({"benchmark": 'metrics = ["own:sound"]'}, {"own.py": CODE.encode()}, "pass", "", ""),
-    "metric_raises": ({"benchmark": 'metrics = ["own:raises"]'}, {"own.py": CODE.encode()}, "error", "metrics", r"metric function own:raises raised ZeroDivisionError: division by zero"),
-    "metric_none": ({"benchmark": 'metrics = ["own:gives_none"]'}, {"own.py": CODE.encode()}, "error", "metrics", r"metric function own:gives_none gave a NoneType, expected a list of Metric"),
-    "metric_text": ({"benchmark": 'metrics = ["own:gives_text"]'}, {"own.py": CODE.encode()}, "error", "metrics", r"metric function own:gives_text gave a str, expected a list of Metric"),
-    "metric_numbers": ({"benchmark": 'metrics = ["own:gives_numbers"]'}, {"own.py": CODE.encode()}, "error", "metrics", r"metric function own:gives_numbers gave a float in its list, expected Metric"),
-    "metric_nan": ({"benchmark": 'metrics = ["own:gives_nan"]'}, {"own.py": CODE.encode()}, "error", "metrics", r"gave mine\.ratio the value nan, expected a finite number, or None with a reason"),
-    "metric_no_reason": ({"benchmark": 'metrics = ["own:gives_no_reason"]'}, {"own.py": CODE.encode()}, "error", "metrics", r"gave mine\.ratio without a value, expected the reason"),
-    "metric_direction": ({"benchmark": 'metrics = ["own:gives_wrong_direction"]'}, {"own.py": CODE.encode()}, "error", "metrics", r"mine\.ratio with direction 'up', expected lower, higher, none"),
-    "metric_shadows": ({"benchmark": 'metrics = ["own:shadows"]'}, {"own.py": CODE.encode()}, "error", "metrics", r"metric function own:shadows gave latency\.p50, which is there already; rename it"),
-    "metric_missing": ({"benchmark": 'metrics = ["own:riases"]'}, {"own.py": CODE.encode()}, "error", "suite", r"unknown function \"riases\"; did you mean \"raises\"\?"),
-    "metric_no_module": ({"benchmark": 'metrics = ["owm:raises"]'}, {}, "error", "suite", r"'owm:raises': No module named 'owm'"),
-    "metric_no_code": ({"benchmark": 'metrics = ["own:raises"]'}, {"own.py": b"1 / 0\n"}, "error", "suite", r"'own:raises': importing it raised ZeroDivisionError: division by zero"),
-    "no_interpreter": ({"framework": '{ name = "faulty", python = "venv/bin/python" }'}, {}, "skip", "", r"interpreter \S+/no_interpreter/venv/bin/python for faulty does not exist"),
-    "no_python": ({"framework": '{ name = "faulty", python = "/bin/false" }'}, {}, "error", "start", r"start: cannot start an agent with python=/bin/false"),
-    "absent": ({"framework": '"faulty_absent"'}, {}, "skip", "", r"faulty_absent is not installed: pip install 'mlbench-faulty\[engine\]'"),
-    "absent_on_target": ({"framework": '{ name = "faulty", options = { fault = "no_module", stage = "load" } }'}, {}, "skip", "", r"No module named 'mlbench_faulty_engine': pip install mlbench-faulty"),
-    "absent_compiler": ({"framework": '{ name = "faulty_compiled", options = { fault = "no_module", stage = "prepare" } }'}, {}, "skip", "", r"No module named 'mlbench_faulty_engine': pip install 'mlbench-faulty\[compiler\]'"),
-    "compile_raises": ({"framework": '{ name = "faulty_compiled", options = { fault = "raise", stage = "prepare" } }'}, {}, "error", "compile", r"compile: RuntimeError: injected fault"),
-    "compile_crashes": ({"framework": '{ name = "faulty_compiled", options = { fault = "segfault", stage = "prepare" } }'}, {}, "error", "compile", r"compile: the agent ended: killed by SIGSEGV"),
-    "compile_sound": ({"framework": '"faulty_compiled"'}, {}, "pass", "", ""),
-}  # fmt: skip
+    "missing_model": in_model(r"file \S+/nothing\.json does not exist; make or fetch it", "nothing.json"),
+    "empty_model": in_model(r"file \S+/m\.json is empty", "m.json", b""),
+    "lfs_pointer": in_model(r"is a Git LFS pointer, not its content; run `git lfs pull`", "m.json", POINTER),
+    "truncated_json": in_model(
+        r"load: json\.decoder\.JSONDecodeError: Expecting value", "m.json", b'{"weights": [[1.0,', stage="load"
+    ),
+    "truncated_onnx": in_model(
+        r"m\.onnx is truncated or not an ONNX model; export or fetch it again", "m.onnx", onnx("w.bin")[:-3]
+    ),
+    "not_onnx": in_model(r"m\.onnx is truncated or not an ONNX model", "m.onnx", b"<html>404</html>"),
+    "not_tflite": in_model(r"m\.tflite is not a TFLite model", "m.tflite", b"<html>404</html>"),
+    "external_leaves": in_model(
+        r"keeps weights in '\.\./model\.json', which leaves the suite's folder \S+: move the data beside the model",
+        "m.onnx",
+        onnx("../model.json"),
+    ),
+    "external_absolute": in_model(
+        r"keeps weights in '/etc/passwd', which leaves the suite's folder", "m.onnx", onnx("/etc/passwd")
+    ),
+    "external_missing": in_model(r"keeps weights in 'w\.bin', which does not exist", "m.onnx", onnx("w.bin")),
+    "missing_data": Fault(r"file \S+/none\.npz does not exist", data="none.npz"),
+    "empty_data": in_data(r"file \S+/d\.npz is empty", b""),
+    "no_npz": in_data(
+        r"d\.npz is damaged or no npz of plain arrays \(.+\); write it again with numpy\.savez", b"x,y\n1,2\n"
+    ),
+    "damaged_npz": in_data(r"d\.npz is damaged or no npz of plain arrays \((error|BadZipFile): ", damaged()),
+    "pickled_npz": in_data(
+        r"d\.npz is damaged or no npz of plain arrays \(ValueError: Object arrays", x=np.array([{}])
+    ),
+    "unequal_npz": in_data(
+        r"must share their first dimension, the samples; found x: 4, y: 3", x=X, y=np.zeros(3, np.int64)
+    ),
+    "text_labels": in_data(
+        r"array 'y' of \S+ holds <U1, expected class numbers", x=X, y=np.array(["a", "b", "c", "d"])
+    ),
+    "other_shape": in_data(
+        r"model input 'x' takes \[-1, 3\] float32, one prepared sample is \[5\] float32: change `preprocess`",
+        x=np.ones((4, 5), np.float32),
+    ),
+    "other_type": in_data(
+        r"model input 'x' takes float32, the prepared samples are <U1: change `preprocess` \(cast\)",
+        x=np.array([["a"] * 3] * 4),
+    ),
+    "two_arrays": in_data(r"no array for model input 'x' \(array 'x'\); its arrays are 'a', 'b'", a=X, b=X),
+    "reshape": Fault(
+        r"dataset\.data\.preprocess: array 'x': .*cannot reshape array .*; correct `preprocess` or the data",
+        keys={"dataset": "preprocess = [{ reshape = [7] }]"},
+    ),
+    "hash_mismatch": Fault(
+        r"has SHA-256 [0-9a-f]{64}, the suite declares 0{64}: restore the file, or correct `sha256`",
+        keys={"dataset": f'sha256 = "{"0" * 64}"'},
+    ),
+    "no_reference": in_reference(r"file \S+/ref\.npz does not exist"),
+    "bad_reference": in_reference(r"ref\.npz is damaged or no npz", b"PK\x03\x04 no"),
+    "other_reference": in_reference(r"equivalence.*'y'", npz(z=X, w=X), stage="", outcome="fail"),
+    "preprocess_raises": in_steps(r"inputs: ValueError: no such colour", "preprocess", "steps:raises", stage="inputs"),
+    "preprocess_missing": in_steps(
+        r"steps:rases: module steps has no rases; it has .*raises", "preprocess", "steps:rases", stage="inputs"
+    ),
+    "preprocess_no_module": in_steps(
+        r"inputs: .*No module named 'stepz'", "preprocess", "stepz:raises", stage="inputs"
+    ),
+    "preprocess_none": in_steps(
+        r"dataset\.data: steps:gives_none gave a NoneType, expected a dict of numpy arrays; correct the `preprocess`",
+        "preprocess",
+        "steps:gives_none",
+    ),
+    "preprocess_text": in_steps(
+        r"steps:gives_text gave 'x' as list, expected a numpy array of numbers", "preprocess", "steps:gives_text"
+    ),
+    "preprocess_drops": in_steps(
+        r"steps:drops_rows gave 'x' with shape \[1, 3\], expected 12 samples first; correct the `preprocess`",
+        "preprocess",
+        "steps:drops_rows",
+    ),
+    "postprocess_raises": in_steps(
+        r"accuracy: ValueError: no such colour", "postprocess", "steps:raises", stage="accuracy"
+    ),
+    "postprocess_none": in_steps(
+        r"steps:gives_none gave a NoneType, expected a dict of numpy arrays; correct the `postprocess` function",
+        "postprocess",
+        "steps:gives_none",
+    ),
+    "metric_sound": in_metric("", "own:sound", stage="", outcome="pass"),
+    "metric_raises": in_metric(r"metric function own:raises raised ZeroDivisionError: division by zero", "own:raises"),
+    "metric_none": in_metric(
+        r"metric function own:gives_none gave a NoneType, expected a list of Metric", "own:gives_none"
+    ),
+    "metric_text": in_metric(r"metric function own:gives_text gave a str, expected a list of Metric", "own:gives_text"),
+    "metric_numbers": in_metric(r"own:gives_numbers gave a float in its list, expected Metric", "own:gives_numbers"),
+    "metric_nan": in_metric(
+        r"gave mine\.ratio the value nan, expected a finite number, or None with a reason", "own:gives_nan"
+    ),
+    "metric_no_reason": in_metric(r"gave mine\.ratio without a value, expected the reason", "own:gives_no_reason"),
+    "metric_direction": in_metric(
+        r"mine\.ratio with direction 'up', expected lower, higher, none", "own:gives_wrong_direction"
+    ),
+    "metric_shadows": in_metric(
+        r"metric function own:shadows gave latency\.p50, which is there already; rename it", "own:shadows"
+    ),
+    "metric_missing": in_metric(r"unknown function \"riases\"; did you mean \"raises\"\?", "own:riases", stage="suite"),
+    "metric_no_module": in_metric(r"'owm:raises': No module named 'owm'", "owm:raises", stage="suite"),
+    "metric_no_code": in_metric(
+        r"'own:raises': importing it raised ZeroDivisionError: division by zero",
+        "own:raises",
+        stage="suite",
+        code="1 / 0\n",
+    ),
+    "no_interpreter": Fault(
+        r"interpreter \S+/no_interpreter/venv/bin/python for faulty does not exist",
+        stage="",
+        outcome="skip",
+        framework='{ name = "faulty", python = "venv/bin/python" }',
+    ),
+    "no_python": Fault(
+        r"start: cannot start an agent with python=/bin/false",
+        stage="start",
+        framework='{ name = "faulty", python = "/bin/false" }',
+    ),
+    "absent": Fault(
+        r"faulty_absent is not installed: pip install 'mlbench-faulty\[engine\]'",
+        stage="",
+        outcome="skip",
+        framework='"faulty_absent"',
+    ),
+    "absent_on_target": in_framework(
+        r"No module named 'mlbench_faulty_engine': pip install mlbench-faulty",
+        stage="",
+        outcome="skip",
+        fault="no_module",
+    ),
+    "absent_compiler": in_framework(
+        r"No module named 'mlbench_faulty_engine': pip install 'mlbench-faulty\[compiler\]'",
+        stage="",
+        outcome="skip",
+        name="faulty_compiled",
+        fault="no_module",
+        **PREPARE,
+    ),
+    "compile_raises": in_framework(
+        r"compile: RuntimeError: injected fault", "compile", name="faulty_compiled", fault="raise", **PREPARE
+    ),
+    "compile_crashes": in_framework(
+        r"compile: the agent ended: killed by SIGSEGV", "compile", name="faulty_compiled", fault="segfault", **PREPARE
+    ),
+    "compile_sound": in_framework("", "", "pass", name="faulty_compiled"),
+}
 
 
 @pytest.fixture(scope="module")
 def measured(make_bed):
     bed = make_bed()
-    for name, (keys, files, *_) in FAULTS.items():
-        keys = dict(keys)
-        data, framework = keys.pop("data", "data.npz"), keys.pop("framework", '"faulty"')
-        path = bed.suite(framework, name=name, **keys)
-        path.write_text(path.read_text().replace('file = "data.npz"', f'file = "{data}"'))
-        for file, content in files.items():
+    for name, fault in FAULTS.items():
+        path = bed.suite(fault.framework, name=name, **fault.keys)
+        path.write_text(path.read_text().replace('file = "data.npz"', f'file = "{fault.data}"'))
+        for file, content in fault.files.items():
             (path.parent / file).write_bytes(content)
     (bed.project / "suites" / "model.json").write_text("{}")
     return bed.run("-rs")
@@ -140,7 +276,8 @@ def measured(make_bed):
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_wrong_input_is_an_error_of_its_case(measured, name):
-    *_, outcome, stage, reason = FAULTS[name]
+    fault = FAULTS[name]
+    outcome, stage, reason = fault.outcome, fault.stage, fault.reason
     record = next(record for record in measured.run.records if record.case.startswith(f"{name}/"))
     assert (record.outcome, record.stage) == (outcome, stage), record.reason
     assert re.search(reason, record.reason, re.DOTALL), record.reason

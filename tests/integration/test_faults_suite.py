@@ -12,16 +12,46 @@ import pytest
 # suite -> what is replaced in a sound suite, by what, and what the message says
 FAULTS = {
     "malformed": ("[[model]]", "[[model]", r"malformed TOML: .*line 2"),
-    "unknown_key": ('dataset = "data"', 'datset = "data"', r'benchmark\[0\]\.datset: unknown key; did you mean "dataset"\?'),
-    "unknown_framework": ('["faulty"]', '["faultty"]', r'benchmark\[0\]\.framework\[0\]: unknown framework "faultty"; did you mean "faulty"\? Known frameworks: .*onnxruntime'),
-    "unknown_precision": ('["fp32"]', '["fp23"]', r'benchmark\[0\]\.precision\[0\]: unknown precision "fp23"; did you mean "fp32"\? Known precisions: .*int8'),
-    "unknown_device": ("precision = [", 'device = ["cpx"]\nprecision = [', r'benchmark\[0\]\.device\[0\]: unknown device "cpx"; did you mean "cpu"\? Known devices: cpu'),
-    "unknown_choice": ('["faulty"]', '[{ name = "faulty", options = { fault = "segfalt" } }]', r'options\.fault: unknown choice "segfalt"; did you mean "segfault"\?'),
-    "unknown_option": ('["faulty"]', '[{ name = "faulty", options = { falt = "none" } }]', r'options\.falt: unknown option of faulty "falt"; did you mean "fault"\?'),
-    "leaves_folder": ("model.json", "../../model.json", r'model\[0\]\.files\.faulty\.fp32: "\.\./\.\./model\.json" is outside the folder of the suite, \S+, which files may not leave; copy it in'),
-    "no_benchmark": ("[[benchmark]]", "[[benchmark_]]", r"benchmark_: unknown key; did you mean \"benchmark\"\?"),
-    "no_precision_file": ('["fp32"]', '["int8"]', r'has no int8 for faulty \(it has fp32\)\. Add files\.faulty\.int8'),
-}  # fmt: skip
+    "unknown_key": (
+        'dataset = "data"',
+        'datset = "data"',
+        r'benchmark\[0\]\.datset: unknown key; did you mean "dataset"\?',
+    ),
+    "unknown_framework": (
+        '["faulty"]',
+        '["faultty"]',
+        r'benchmark\[0\]\.framework\[0\]: unknown framework "faultty"; did you mean "faulty"\? '
+        r"Known frameworks: .*onnxruntime",
+    ),
+    "unknown_precision": (
+        '["fp32"]',
+        '["fp23"]',
+        r'benchmark\[0\]\.precision\[0\]: unknown precision "fp23"; did you mean "fp32"\? Known precisions: .*int8',
+    ),
+    "unknown_device": (
+        "precision = [",
+        'device = ["cpx"]\nprecision = [',
+        r'benchmark\[0\]\.device\[0\]: unknown device "cpx"; did you mean "cpu"\? Known devices: cpu',
+    ),
+    "unknown_choice": (
+        '["faulty"]',
+        '[{ name = "faulty", options = { fault = "segfalt" } }]',
+        r'options\.fault: unknown choice "segfalt"; did you mean "segfault"\?',
+    ),
+    "unknown_option": (
+        '["faulty"]',
+        '[{ name = "faulty", options = { falt = "none" } }]',
+        r'options\.falt: unknown option of faulty "falt"; did you mean "fault"\?',
+    ),
+    "leaves_folder": (
+        "model.json",
+        "../../model.json",
+        r'model\[0\]\.files\.faulty\.fp32: "\.\./\.\./model\.json" is outside the folder of the suite, \S+, '
+        r"which files may not leave; copy it in",
+    ),
+    "no_benchmark": ("[[benchmark]]", "[[benchmark_]]", r'benchmark_: unknown key; did you mean "benchmark"\?'),
+    "no_precision_file": ('["fp32"]', '["int8"]', r"has no int8 for faulty \(it has fp32\)\. Add files\.faulty\.int8"),
+}
 
 
 @pytest.fixture(scope="module")

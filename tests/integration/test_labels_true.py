@@ -8,7 +8,6 @@ they are held to a factor and not to a percentage; benchmarks/tiny_model.py hold
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +35,8 @@ import onnxruntime as ort
 options = ort.SessionOptions()
 options.intra_op_num_threads = 1
 session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-right = sum(int(session.run(None, {"image": image[None]})[0].argmax()) == label for image, label in zip(images, data["y"]))
+answers = [session.run(None, {"image": image[None]})[0].argmax() for image in images]
+right = sum(int(answer) == label for answer, label in zip(answers, data["y"]))
 binding = session.io_binding()
 binding.bind_cpu_input("image", images[:1])
 binding.bind_output("logits")
@@ -148,8 +148,9 @@ def test_memory_is_what_the_kernel_counts_resident(run, framework, precision, in
 
 
 def test_size_is_the_size_of_the_file(run):
-    for framework, precision, name in (("onnxruntime", "fp32", "digits.onnx"), ("litert", "int8", "digits_int8.tflite")):
-        size = os.stat(SUITE / "models" / name).st_size
+    files = {("onnxruntime", "fp32"): "digits.onnx", ("litert", "int8"): "digits_int8.tflite"}
+    for (framework, precision), name in files.items():
+        size = (SUITE / "models" / name).stat().st_size
         assert case(run, framework, precision).metric("model.size").value == size
 
 

@@ -57,7 +57,8 @@ def test_the_version_is_the_packages():
 
 
 def test_the_command_and_the_module_say_the_version():
-    for command in (["-m", "pytest_mlbench", "--version"], ["-c", "from pytest_mlbench.cli import main; main()", "--version"]):
+    code = "from pytest_mlbench.cli import main; main()"
+    for command in (["-m", "pytest_mlbench", "--version"], ["-c", code, "--version"]):
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=60)
         assert done.stdout.strip() == f"pytest-mlbench {pytest_mlbench.__version__}"
 

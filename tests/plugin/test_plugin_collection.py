@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -128,7 +129,7 @@ def properties(case: ET.Element) -> dict[str, str]:
 
 def test_junit_xml(plain_run):
     cases = list(ET.parse(plain_run.root / "junit.xml").getroot().iter("testcase"))
-    assert [case.attrib["name"] for case in cases][0] == "classify[digits_cnn-onnxruntime-fp32-cpu]"
+    assert cases[0].attrib["name"] == "classify[digits_cnn-onnxruntime-fp32-cpu]"
     assert len(cases) == 4
     assert [properties(case) for case in cases] == [
         {"mlbench_case": record.case, "mlbench_outcome": "pass"} for record in plain_run.run.records
@@ -184,7 +185,7 @@ def test_xdist_times_no_two_cases_at_once(parallel_run):
         assert all(begin < end for begin, end in bounds)
         spans.append((bounds[0][0], bounds[-1][1]))
     spans.sort()
-    assert all(end < begin for (_, end), (begin, _) in zip(spans, spans[1:], strict=False))
+    assert all(end < begin for (_, end), (begin, _) in itertools.pairwise(spans))
 
 
 def test_xdist_reports_failures_and_skips_with_the_right_outcome(project):

@@ -178,13 +178,21 @@ def test_hooks_of_a_conftest_drop_skip_and_export_cases(project):
 
 
 def test_hooks_of_a_folders_conftest_are_for_that_folder(project):
-    project.write("suites/other/conftest.py", "def pytest_mlbench_modify_cases(cases): cases.clear()\n")
+    project.write("suites/a_first/conftest.py", "def pytest_mlbench_modify_cases(cases): cases.clear()\n")
     text = (project.suite / "bench_digits.toml").read_text("utf-8")
     other = text.replace("mlbench = 1\n", 'mlbench = 1\nname = "other"\n')
-    project.write("suites/other/bench_other.toml", other)
+    project.write("suites/a_first/bench_other.toml", other)
     result = project.run("--mlbench-list", "-k", "fp32")
     result.stdout.fnmatch_lines(["2 cases, 2 run, 0 skipped"])
     result.stdout.no_fnmatch_line("other/*")
+
+
+def test_a_benchmark_of_which_a_hook_left_nothing_is_deselected(project):
+    project.write("conftest.py", "def pytest_mlbench_modify_cases(cases): cases.clear()\n")
+    project.write("tests/test_ordinary.py", "def test_it(): pass\n")
+    result = project.run("--mlbench", "suites", "tests")
+    result.assert_outcomes(passed=1, deselected=1)
+    result.stdout.no_fnmatch_line("*NOTSET*")
 
 
 OWN_METRIC = """\

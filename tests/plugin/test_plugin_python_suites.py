@@ -123,7 +123,8 @@ def test_catching_the_failure_of_run_does_not_make_the_test_pass(project):
 def test_an_expected_failure_is_xfailed_and_says_so(project):
     project.python_suite(
         "@pytest.mark.xfail(reason='known slow', strict=True)\n"
-        "@pytest.mark.mlbench(**{**AXES, 'framework': ['litert', 'onnxruntime']}, expect={'latency': {'p50': '<= 1 ns'}},\n"
+        "@pytest.mark.mlbench(**{**AXES, 'framework': ['litert', 'onnxruntime']},\n"
+        "    expect={'latency': {'p50': '<= 1 ns'}},\n"
         "    override=[{'when': {'framework': 'onnxruntime'}, 'set': {'expect': {'latency': {'p50': '<= 1 s'}}}}])\n"
         "def bench_classify(mlbench):\n    mlbench.run()\n"
     )
@@ -198,35 +199,64 @@ def test_pre_and_postprocessing_run_in_the_agent_and_are_not_imported_here(proje
     assert len(hashes["code.preprocess"]) == 64
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (
-            SIMPLE.replace("**AXES", "**AXES, datset='digits'"),
-            'bench_py.py: classify.datset: unknown key*did you mean "dataset"*',
-        ),
-        (SIMPLE.replace("**AXES", "**{**AXES, 'framework': ['litrt']}"), '*bench_py.py: classify.framework[[]0[]]: *"litert"*'),
-        (SIMPLE.replace("**AXES", "'digits_cnn', **AXES"), "*bench_py.py: bench_classify: *keyword arguments only*"),
-        (SIMPLE.replace("mlbench(**AXES)", "mlbench"), '*bench_py.py: classify: the key "model" is missing*'),
-        (SIMPLE.replace("mlbench.run()", "pass").replace("(mlbench):", "():"), "*bench_py.py: bench_classify: does not take the fixture `mlbench`*"),
-        ("def bench_classify(mlbench):\n    mlbench.run()\n", "*bench_py.py: bench_classify: has no marker*@pytest.mark.mlbench(*"),
-        ("mlbench_suite['modle'] = []\n" + SIMPLE, '*bench_py.py: modle: unknown key*did you mean "model"*'),
-        ("mlbench_suite['model'][0]['files']['onnx'] = {'fp99': 'x.onnx'}\n" + SIMPLE, "*bench_py.py: model[[]0[]].files.onnx.fp99: unknown precision*"),
-        ("mlbench_suite['benchmark'] = [dict(AXES, name='other')]\n" + SIMPLE, "*bench_py.py: benchmark: *its functions*"),
-        ("mlbench_suite = 5\n" + SIMPLE, "*bench_py.py: bench_classify: a Python suite needs `mlbench_suite = {...}`*"),
-        ("del mlbench_suite\n" + SIMPLE.replace("bench_classify", "test_classify"), "*bench_py.py: test_classify: a Python suite needs `mlbench_suite = {...}`*"),
-        ("def helper(): pass\n", "*bench_py.py: the suite holds no function named bench_[*] or test_[*]*"),
-        (SIMPLE + SIMPLE.replace("bench_classify", "test_classify"), "*test_classify and *bench_classify are both benchmark 'classify'*rename*"),
-        ("class BenchA:\n    @pytest.mark.mlbench(**AXES)\n    def bench_x(self, mlbench): mlbench.run()\nclass BenchB(BenchA): pass\n", "*BenchA::bench_x* both benchmark 'x'*"),
-    ],
-    ids=["key", "framework", "positional", "bare", "no-fixture", "no-marker", "table-key", "table-value",
-         "benchmark-table", "not-a-dict", "no-tables", "empty", "twice", "twice-in-classes"],
-)  # fmt: skip
+CLASSES = """\
+class BenchA:
+    @pytest.mark.mlbench(**AXES)
+    def bench_x(self, mlbench): mlbench.run()
+class BenchB(BenchA): pass
+"""
+TEST = SIMPLE.replace("bench_classify", "test_classify")
+NO_TABLES = "a Python suite needs `mlbench_suite = {...}`"
+
+# What stands in the suite after its tables, and the message about it.
+WRONG = {
+    "key": (
+        SIMPLE.replace("**AXES", "**AXES, datset='digits'"),
+        'classify.datset: unknown key*did you mean "dataset"*',
+    ),
+    "framework": (
+        SIMPLE.replace("**AXES", "**{**AXES, 'framework': ['litrt']}"),
+        'classify.framework[[]0[]]: *"litert"*',
+    ),
+    "positional": (SIMPLE.replace("**AXES", "'m', **AXES"), "bench_classify: *keyword arguments only*"),
+    "bare": (SIMPLE.replace("mlbench(**AXES)", "mlbench"), 'classify: the key "model" is missing*'),
+    "no-fixture": (
+        "@pytest.mark.mlbench(**AXES)\ndef bench_classify():\n    pass\n",
+        "bench_classify: does not take the fixture `mlbench`*",
+    ),
+    "no-marker": (
+        "def bench_classify(mlbench):\n    mlbench.run()\n",
+        "bench_classify: has no marker*@pytest.mark.mlbench(*",
+    ),
+    "table-key": (
+        "mlbench_suite['modle'] = []\n" + SIMPLE,
+        'modle: unknown key*did you mean "model"*',
+    ),
+    "table-value": (
+        "mlbench_suite['model'][0]['files']['onnx'] = {'fp99': 'x.onnx'}\n" + SIMPLE,
+        "model[[]0[]].files.onnx.fp99: unknown precision*",
+    ),
+    "benchmark-table": (
+        "mlbench_suite['benchmark'] = [dict(AXES, name='other')]\n" + SIMPLE,
+        "benchmark: *its functions*",
+    ),
+    "not-a-dict": ("mlbench_suite = 5\n" + SIMPLE, f"bench_classify: {NO_TABLES}*"),
+    "no-tables": ("del mlbench_suite\n" + TEST, f"test_classify: {NO_TABLES}*"),
+    "empty": ("def helper(): pass\n", "the suite holds no function named bench_[*] or test_[*]*"),
+    "twice": (
+        SIMPLE + TEST,
+        "classify: *test_classify and *bench_classify are both benchmark 'classify'*rename*",
+    ),
+    "twice-in-classes": (CLASSES, "x: *BenchA::bench_x* both benchmark 'x'*"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), WRONG.values(), ids=WRONG)
 def test_errors_are_collection_errors_with_file_and_key_and_without_traceback(project, text, expected):
     project.python_suite(text)
     result = project.run("--mlbench", "--collect-only")
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    result.stdout.fnmatch_lines([f"*{expected.lstrip('*')}"])
+    result.stdout.fnmatch_lines([f"*bench_py.py: {expected}"])
     for line in result.outlines:
         assert not line.startswith(("E  ", "Traceback", "/")) or "bench_py.py: " in line, line
     result.stdout.no_fnmatch_line("*in collect*")

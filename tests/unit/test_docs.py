@@ -159,7 +159,7 @@ def test_python_compiles(block):
 
 def run_pytest(folder: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(folder), *arguments]
-    environment = {**os.environ, "MLBENCH_CACHE": str(folder / "cache"), "COLUMNS": "200"}
+    environment = {**os.environ, "MLBENCH_CACHE": str(folder / "cache"), "COLUMNS": "80"}
     if path is not None:
         environment["PYTHONPATH"] = str(path)
     return subprocess.run(

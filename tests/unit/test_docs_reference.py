@@ -191,6 +191,21 @@ def test_exit_codes_and_outcomes_are_listed():
     assert outcomes == set(typing.get_args(record.Outcome))
 
 
+def test_stages_are_listed():
+    given = r'(?:\.call\(|StageError\(|stage=|STAGE = )\s*"([a-z-]+)"'
+    in_code = {
+        stage
+        for file in (ROOT / "pytest_mlbench").rglob("*.py")
+        for stage in re.findall(given, file.read_text(encoding="utf-8"))
+    }
+    listed = set(rows(section("reference/outcomes.md", "## Outcomes of a case").partition("Stages:")[2]))
+    assert in_code - listed == {"close"}
+    assert set(outcome._OF_THE_USER) <= listed
+    text = section("reference/outcomes.md", "## Exit codes")
+    first = next(line for line in text.splitlines() if line.startswith("| 1 |"))
+    assert set(re.findall(r"`([^`]+)`", first)) == set(outcome._OF_THE_USER)
+
+
 def test_fields_of_the_run_file_are_listed():
     for heading, kind in (("## Record", record.Record), ("## Metric", record.Metric)):
         listed = rows(section("reference/run-file.md", heading))

@@ -36,9 +36,7 @@ _OPTIONS = {
         default="load",
     ),
     "call_ms": Option(int, "How long a call sleeps.", minimum=0, default=0),
-    "reports": Option(
-        str, "The precision it says it ran in.", choices=("fp32", "unknown"), default="fp32"
-    ),
+    "reports": Option(str, "The precision it says it ran in.", choices=("fp32", "unknown"), default="fp32"),
 }
 
 FRAMEWORK = Framework(

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pytest_mlbench import agent, deploy
+from pytest_mlbench import agent, deploy, measure
 from pytest_mlbench.devices.cpu import Cpu
 from pytest_mlbench.frameworks.api import Framework
 
@@ -132,7 +133,21 @@ def test_an_agent_runs_on_python_3_9(tmp_path, monkeypatch):
     if not found:
         pytest.skip("no python3.9 with numpy on PATH")
     monkeypatch.setenv("MLBENCH_STATE", str(tmp_path))
-    plain = Framework("json", "json", "pytest_mlbench.agent.onnx_precision", "json", install="")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "vendor"))
+    plain = Framework("faulty", "faulty", "mlbench_faulty_adapter", "json", install="")
+    (tmp_path / "model.json").write_text('{"weights": [[1, 2], [3, 4]]}', encoding="utf-8")
+    options = {"fault": "none", "stage": "load", "call_ms": 0, "reports": "fp32"}
     with deploy.Agent(Cpu(), Path(found[0]), deploy.agent_sources(plain)) as running:
         assert running.hello["python"].startswith("3.9.")
+        running.send_array("x", np.eye(2, dtype=np.float32), 10.0)
+        running.call("inputs", "steps", 10.0, steps=[{"scale": 2.0}], mapping={})
+        running.call("start", "baseline", 10.0)
+        deploy.load(running, plain, str(tmp_path / "model.json"), options, 10.0)
+        running.call("inputs", "fit", 10.0, batch=1, boundary="end_to_end", seed=0)
+        target = measure.AgentTarget(running, 10.0)
+        warm = target.warm_up(0.0, 3)
+        assert len(target.block(warm.calls, max_samples=5, min_ns=0).sample_ns) == 5
+        outputs = measure.accuracy_pass(running, 10.0)
+        assert outputs["y"].tolist() == [[2, 4], [6, 8]]
+        assert running.call("proof", "placement", 10.0)["source"] == "faulty"
         assert running.call("counters", "counters", 10.0)["used"]

@@ -19,7 +19,6 @@ WEIGHTS = np.array([[1.0, -1.0], [0.5, 0.25], [2.0, 0.0]], np.float32)
 ROWS = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
 
 
-
 class FakeSession:
     """Computes x @ w and writes down what was asked, clock readings among it."""
 
