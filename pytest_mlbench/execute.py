@@ -43,6 +43,22 @@ class Executed:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """What the agent gave, before it is put in order."""
+
+    hello: Mapping[str, Any]
+    loaded: deploy.Loaded
+    fitted: Mapping[str, Any]
+    baseline: Mapping[str, Any]
+    passes: Passes
+    counters: Mapping[str, Any]
+    outputs: Mapping[str, npt.NDArray[Any]]
+    accuracy_ns: int
+    compliance: ComplianceData
+    proof: Mapping[str, Any]
+
+
 @dataclass
 class Executor:
     """Runs one case. `model` overrides the file a suite names; the device comes from the fixture."""
@@ -183,42 +199,52 @@ class Executor:
         artefact = self._ready()
         before = environment.state()
         with self._started() as agent:
-            loaded, fitted, baseline = self._load(agent, artefact)
-            target = measure.AgentTarget(agent, self._deadline)
-            wanted = self._bench.expect.compliance
-            agent.call("measure", "keep_timed", self._deadline, keep="timed_outputs" in wanted)
-            passes = self._timed(target)
-            counters = agent.call("counters", "counters", self._deadline)
-            self.progress("accuracy", 0.0)
-            begin = perf_counter_ns()
-            outputs = measure.accuracy_pass(agent, self._accuracy_deadline(passes, fitted["samples"]))
-            accuracy_ns = perf_counter_ns() - begin
-            compliance = measure.compliance(agent, target, wanted, passes.samples.calls)
-            self.progress("proof", 0.0)
-            proof = agent.call("placement", "placement", self._deadline)
-            hello = agent.hello
-        references.keep(self.key(), outputs)
-        summary = {**placement.summarise(proof["nodes"]), "source": proof["source"], "notes": proof["notes"]}
-        if proof["reason"]:
-            summary["reason"] = proof["reason"]
+            taken = self._taken(agent, artefact)
+        references.keep(self.key(), taken.outputs)
+        summary = {**placement.summarise(taken.proof["nodes"]), "source": taken.proof["source"]}
+        summary["notes"] = taken.proof["notes"]
+        if taken.proof["reason"]:
+            summary["reason"] = taken.proof["reason"]
         measurement = Measurement(
             case=self.case,
-            samples=passes.samples,
+            samples=taken.passes.samples,
             stages_ns=dict(self._stages),
-            memory=measure.memory_of(baseline, counters, loaded.memory),
+            memory=measure.memory_of(taken.baseline, taken.counters, taken.loaded.memory),
             model_bytes=self._size(artefact),
-            outputs=outputs,
+            outputs=taken.outputs,
             labels=self._samples.labels if self._samples else None,
-            facts={"placement": summary, "versions": dict(loaded.versions), "format": self.framework.format},
+            facts={"placement": summary, "versions": dict(taken.loaded.versions), "format": self.framework.format},
         )
-        facts = {
-            **passes.facts,
-            "accuracy_ns": accuracy_ns,
-            "compliance_ns": compliance.duration_ns,
-            "used": counters["used"],
-            "seeds": self._seeds(),
-        }
-        return self._executed(measurement, compliance, summary, facts, hello, loaded, fitted, before)
+        target = self._target(taken)
+        return Executed(
+            measurement=measurement,
+            compliance=taken.compliance,
+            placement=summary,
+            scenario=self._happened(taken),
+            target=target,
+            hashes=self._hashes(taken),
+            environment={"before": before, "after": environment.state()},
+            fingerprint=self._fingerprint(target),
+        )
+
+    def _taken(self, agent: deploy.Agent, artefact: ModelFile) -> _Taken:
+        """Take everything that needs the agent. The timed pass comes before the outputs, which need memory."""
+        loaded, fitted, baseline = self._load(agent, artefact)
+        target = measure.AgentTarget(agent, self._deadline)
+        wanted = self._bench.expect.compliance
+        agent.call("measure", "keep_timed", self._deadline, keep="timed_outputs" in wanted)
+        passes = self._timed(target)
+        counters = agent.call("counters", "counters", self._deadline)
+        self.progress("accuracy", 0.0)
+        begin = perf_counter_ns()
+        outputs = measure.accuracy_pass(agent, self._accuracy_deadline(passes, fitted["samples"]))
+        accuracy_ns = perf_counter_ns() - begin
+        compliance = measure.compliance(agent, target, wanted, passes.samples.calls)
+        self.progress("proof", 0.0)
+        proof = agent.call("placement", "placement", self._deadline)
+        return _Taken(
+            agent.hello, loaded, fitted, baseline, passes, counters, outputs, accuracy_ns, compliance, proof
+        )
 
     def _seeds(self) -> dict[str, int]:
         """Return every seed that had a part in this run: of the order of samples, generated data, a built model."""
@@ -305,56 +331,47 @@ class Executor:
             size += sum(other.stat().st_size for other in others)
         return size
 
-    def _executed(
-        self,
-        measurement: Measurement,
-        compliance: ComplianceData,
-        summary: Mapping[str, Any],
-        facts: Mapping[str, Any],
-        hello: Mapping[str, Any],
-        loaded: deploy.Loaded,
-        fitted: Mapping[str, Any],
-        before: Mapping[str, Any],
-    ) -> Executed:
-        target = {
-            **hello,
-            **self.device.facts(),
-            "device": self.device.name,
-            "versions": dict(loaded.versions),
+    def _happened(self, taken: _Taken) -> dict[str, Any]:
+        """Return the scenario as asked for and as it happened."""
+        scenario = self.case.scenario
+        happened = {
+            **taken.passes.facts,
+            "accuracy_ns": taken.accuracy_ns,
+            "compliance_ns": taken.compliance.duration_ns,
+            "used": taken.counters["used"],
+            "seeds": self._seeds(),
         }
-        hashes = {
+        return {**vars(scenario), "options": dict(scenario.options), "happened": happened}
+
+    def _target(self, taken: _Taken) -> dict[str, Any]:
+        """Return what computed: the agent's own word, and the device's."""
+        versions = dict(taken.loaded.versions)
+        return {**taken.hello, **self.device.facts(), "device": self.device.name, "versions": versions}
+
+    def _hashes(self, taken: _Taken) -> dict[str, str]:
+        """Return the hash of everything that was measured or had a part in it."""
+        return {
             "suite": assets.sha256_of(self._suite),
             "model": self._source.sha256,
             "loaded": assets.sha256_of(self._ready().path),
-            "inputs": fitted["digest"],
+            "inputs": taken.fitted["digest"],
             "dataset": self._samples.sha256 if self._samples else "",
             "agent": assets.key_of(*sorted(deploy.agent_sources(self.framework).items())),
             **{f"code.{name}": origin["sha256"] for name, origin in self._origins.items()},
             **{f"code.{name}": digest for name, digest in self._source.sources.items()},
         }
-        same = {
-            "target": {
-                name: target.get(name)  # a user's device need not tell all of them
-                for name in ("device", "node", "processor", "machine", "cores_allowed", "python")
-            },
-            "versions": target["versions"],
-            "options": self.options,
-            "scenario": vars(self.case.scenario),
-            "axes": self.case.axes,
-        }
-        return Executed(
-            measurement=measurement,
-            compliance=compliance,
-            placement=summary,
-            scenario={
-                **vars(self.case.scenario),
-                "options": dict(self.case.scenario.options),
-                "happened": facts,
-            },
-            target=target,
-            hashes=hashes,
-            environment={"before": before, "after": environment.state()},
-            fingerprint=environment.fingerprint(same),
+
+    def _fingerprint(self, target: Mapping[str, Any]) -> str:
+        """Return the hash of the facts that must match before two records may be compared."""
+        facts = ("device", "node", "processor", "machine", "cores_allowed", "python")
+        return environment.fingerprint(
+            {
+                "target": {name: target.get(name) for name in facts},  # a user's device need not tell all of them
+                "versions": target["versions"],
+                "options": self.options,
+                "scenario": vars(self.case.scenario),
+                "axes": self.case.axes,
+            }
         )
 
 

@@ -105,7 +105,8 @@ def _beside(name: str, file: Path) -> ModuleType:
     own_name = f"mlbench_suite_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{name}"
     if own_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(own_name, file)
-        assert spec is not None and spec.loader is not None, "the file ends in .py"
+        assert spec is not None, "the file ends in .py"
+        assert spec.loader is not None, "the file ends in .py"
         module = importlib.util.module_from_spec(spec)
         sys.modules[own_name] = module
         try:

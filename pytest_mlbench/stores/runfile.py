@@ -212,7 +212,7 @@ def read(path: Path) -> Run:
     if not lines or lines[0].get("kind") != "header":
         raise RunFileError(f"{path} is not a run file: its first line is no header")
     schema = lines[0].get("schema")
-    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:  # true is an int of 1
         raise RunFileError(f"{path} has schema {schema!r}, this version reads up to {SCHEMA}; upgrade pytest-mlbench")
     try:
         records = tuple(Record.from_json(line) for line in lines if line.get("kind") == "record")

@@ -103,15 +103,18 @@ NO_RUN_FILES = {
     ),
     "no schema": (b'{"kind": "header"}\n', "has schema None"),
     "old schema": (HEADER.replace("1", "-1").encode(), "has schema -1"),
-    "case is an object": (line(case={"a": 1}), "holds a record that is not one: case is a dict, expected str"),
+    "case is an object": (line(case={"a": 1}), "holds a record that is not one: case: expected str, found dict"),
     "no case": (HEADER.encode() + b'{"kind": "record", "outcome": "pass"}\n', "holds a record that is not one: "),
-    "hashes is a list": (line(hashes=["identity"]), "hashes is a list, expected dict"),
-    "unknown outcome": (line(outcome="splendid"), "outcome 'splendid' is not known"),
-    "metrics is text": (line(metrics="fast"), "metrics is a str, expected list"),
+    "hashes is a list": (line(hashes=["identity"]), "hashes: expected dict, found list"),
+    "unknown outcome": (
+        line(outcome="splendid"),
+        "outcome: expected one of pass, fail, skip, invalid, insufficient, error, found 'splendid'",
+    ),
+    "metrics is text": (line(metrics="fast"), "metrics: expected list, found str"),
     "metric is a number": (line(metrics=[1]), "holds a record that is not one: "),
     "value is text": (
         line(metrics=[{"name": "m", "value": "1", "unit": "", "direction": "lower"}]),
-        "metric 'm' has the value '1'",
+        "metrics[0].value: expected a number, found str",
     ),
 }
 

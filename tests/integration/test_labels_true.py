@@ -41,7 +41,7 @@ binding = session.io_binding()
 binding.bind_cpu_input("image", images[:1])
 binding.bind_output("logits")
 times = []
-for _ in range(20):
+for _ in range(60):
     begin = time.perf_counter()
     for _ in range(2000):
         session.run_with_iobinding(binding)
@@ -70,7 +70,7 @@ for image, label in zip(images, data["y"]):
     interpreter.invoke()
     right += int(interpreter.get_tensor(result["index"]).argmax()) == label
 times = []
-for _ in range(20):
+for _ in range(60):
     begin = time.perf_counter()
     for _ in range(5000):
         interpreter.invoke()
