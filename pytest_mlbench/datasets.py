@@ -64,7 +64,8 @@ def read(dataset: DatasetSpec, suite: Path) -> Samples | None:
 def read_arrays(path: Path, suite: Path) -> dict[str, npt.NDArray[Any]]:
     """Return all arrays of an npz file; AssetError when it is damaged or holds pickled objects."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, since numpy.load leaves a damaged file open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zlib.error, BadZipFile, MemoryError, tokenize.TokenError, ...: no list is complete
         raise AssetError(
