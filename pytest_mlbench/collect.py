@@ -217,3 +217,44 @@ def expand(session: MlbenchSession, suite: SuiteSpec, benchmark: BenchmarkSpec, 
     cases = matrix.expand(suite, benchmark, session.known)
     hook.pytest_mlbench_modify_cases(config=session.config, suite=suite, cases=cases)
     return cases
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect suites."""
+    return suite_file(file_path, parent)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Make a Python suite of a bench_*.py file that pytest collects itself."""
+    if module_path.name.startswith("bench_"):
+        return PythonSuite.from_parent(parent, path=module_path)
+    return None
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> pytest.Collector | None:
+    """Take classes named Bench* in Python suites."""
+    return suite_class(collector, name, obj)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Expand Python suites."""
+    parametrize(metafunc)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Drop benchmarks that a hook left none of, and refuse two tests of one case."""
+    emptied = [item for item in items if without_cases(item)]
+    if emptied:
+        config.hook.pytest_deselected(items=emptied)
+        items[:] = [item for item in items if item not in emptied]
+    nodes: dict[str, str] = {}
+    for item in items:
+        case = case_of(item)
+        if case is None:
+            continue
+        other = nodes.setdefault(case.id, item.nodeid)
+        if other != item.nodeid:
+            raise pytest.UsageError(
+                f"{other} and {item.nodeid} are both case {case.id}: a record tells them apart by nothing. "
+                "Make what differs an axis (framework options, batch, threads) instead of parametrizing it"
+            )

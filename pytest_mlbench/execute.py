@@ -384,7 +384,8 @@ def variant(
     """
     chosen = case.framework
     if framework is not None:
-        matching = [spec for spec in case.benchmark.framework if framework in (spec.id, spec.name)]
+        axis = case.benchmark.framework
+        matching = [spec for spec in axis if framework == spec.id] or [spec for spec in axis if framework == spec.name]
         if not matching:
             known = ", ".join(spec.id for spec in case.benchmark.framework)
             raise SuiteError(f"reference framework {framework!r} is not among {known}", file=case.suite.path)

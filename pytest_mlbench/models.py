@@ -103,7 +103,7 @@ class ModelMaker:
             # onnxruntime's x86 kernels take uint8 activations where they leave int8 ones in fp32.
             "activations": "uint8",
         }
-        made_from = (source.sha256, calibration, maker, recipe.how, recipe.per_channel)
+        made_from = (source.sha256, calibration, maker, recipe.how, recipe.per_channel, options["activations"])
         path, stages = self._prepared("convert", _PRECISION_MAKER, source.path, options, made_from)
         stages = {**source.stages_ns, **stages}
         return ModelFile(

@@ -53,7 +53,7 @@ def add(parser: pytest.Parser) -> None:
         help="How results (or the list) are printed: a table for people, or JSON on the last line for scripts.",
     )
     group.addoption(
-        "--mlbench-output", metavar="FILE", help="The run file (default: .mlbench/run-TIME.jsonl)."
+        "--mlbench-output", metavar="FILE", help="The run file (default: .mlbench/run-TIME-PID.jsonl)."
     )
     group.addoption(
         "--mlbench-resume",

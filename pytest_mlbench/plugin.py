@@ -27,9 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "mlbench(**benchmark): a benchmark of a Python suite; keys as in a suite's [[benchmark]] table",
     )
     if _asked(config):
-        from pytest_mlbench import session
+        from pytest_mlbench import start
 
-        session.join(config)
+        start.join(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

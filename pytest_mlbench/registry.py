@@ -1,4 +1,4 @@
-"""Nouns by entry point: frameworks, devices, scenarios, metrics, reporters, loaded when first named."""
+"""Nouns by entry point: frameworks, devices, scenarios, metrics, loaded when first named."""
 
 from __future__ import annotations
 

@@ -28,9 +28,8 @@ def top1_agrees(found: Array, reference: Array) -> Flags | None:
     """Return for each sample whether both sides choose the same class; None when there is no class axis.
 
     The class axis is the only one beside the samples that is longer than 1, else the last; with further axes
-    (one class per pixel) a sample agrees when all its positions do. A side that has several highest scores
-    chooses all of them, and the choices must be equal: identical ties agree, and a tie on one side only does
-    not. An output of one whole number per sample is taken as the class itself. NaN never agrees.
+    (one class per pixel) a sample agrees when all its positions do. Of equal scores the lower class is chosen, as
+    numpy's argmax and accuracy.top1 do. An output of one whole number per sample is taken as the class itself. NaN never agrees.
     """
     per_sample = [size for size in found.shape[1:] if size != 1]
     if not per_sample:
@@ -44,10 +43,9 @@ def top1_agrees(found: Array, reference: Array) -> Flags | None:
     parts = []
     for _, a, b in _raw_chunks(found, reference):
         one, other = (side.reshape(len(a), -1, classes) for side in (a, b))
-        # NaN makes the maximum NaN, which equals nothing; two empty choices must not agree.
-        chosen = one == one.max(axis=2, keepdims=True)
-        same = (chosen == (other == other.max(axis=2, keepdims=True))).all(axis=2)
-        parts.append((same & chosen.any(axis=2)).all(axis=1))
+        # argmax gives the place of a NaN, which is no choice.
+        known = ~(np.isnan(one).any(axis=2) | np.isnan(other).any(axis=2))
+        parts.append((known & (one.argmax(axis=2) == other.argmax(axis=2))).all(axis=1))
     return np.concatenate(parts)
 
 

@@ -227,7 +227,7 @@ def _worst_sample(
         return _Finding("pass", text, facts)
     text += (
         f"; {failing} of {plural(len(values), 'sample')} outside\n  worst: {pair.farthest(sample)}\n"
-        f"  would pass: {_passing(worst, limit, unit)}"
+        f"  would pass: {_passing(worst, limit)}"
     )
     return _Finding("fail", text, facts)
 
@@ -249,7 +249,7 @@ def _top1(pair: _Pair, limit: Limit) -> _Finding | None:
     if limit.holds(share):
         return _Finding("pass", text, facts)
     first = int(agrees.argmin())
-    text += f"\n  first: {pair.farthest(first)}\n  would pass: {_passing(share, limit, '')}"
+    text += f"\n  first: {pair.farthest(first)}\n  would pass: {_passing(share, limit)}"
     return _Finding("fail", text, facts)
 
 
@@ -269,13 +269,14 @@ def _bit_exact(pair: _Pair) -> _Finding:
     return _Finding("fail", text, facts)
 
 
-def _passing(worst: float, limit: Limit, unit: str) -> str:
+def _passing(worst: float, limit: Limit) -> str:
+    """Return the limit as it would be written in the suite."""
     if not np.isfinite(worst) or limit.op == "==":
         return "none"
     # Rounded away from what was found, so that the printed limit really holds.
     least = limit.op.startswith(">")
     text = distances.rounded_down(worst) if least else distances.rounded_up(worst)
-    return f"{'>=' if least else '<='} {text} {unit}".rstrip()
+    return f"{'>=' if least else '<='} {text}"
 
 
 def _value(value: np.generic, other: np.generic) -> str:

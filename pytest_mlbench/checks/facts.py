@@ -1,4 +1,4 @@
-"""Numbers as JSON values for `CheckResult.facts`."""
+"""Numbers as JSON values for `CheckResult.facts`, and counted words."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pytest_mlbench.metrics.latency import clock_note, missing_samples
 from pytest_mlbench.record import Metric
 from pytest_mlbench.stats.early_stopping import percentile
 
-STAGES = ("prepare", "start", "import", "load", "first")
+STAGES = ("build", "convert", "compile", "prepare", "start", "import", "load", "first")
 
 
 def measure(m: Measurement) -> list[Metric]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_mlbench.checks.facts import plural
 from pytest_mlbench.checks.placement import executed_label
 from pytest_mlbench.record import Metric, Record
 from pytest_mlbench.reporters.table import Table
@@ -64,7 +65,7 @@ def summary(records: Sequence[Record], run_file: Path) -> str:
         for word in dict.fromkeys(r.outcome for r in records)
     }
     told = ", ".join(f"{count} {word}" for word, count in counts.items())
-    return f"{len(records)} cases: {told}. Run file: {run_file}"
+    return f"{plural(len(records), 'case')}: {told}. Run file: {run_file}"
 
 
 def _table(records: Sequence[Record]) -> list[str]:
@@ -75,7 +76,7 @@ def _table(records: Sequence[Record]) -> list[str]:
         table.add(
             record.case.split("/", 1)[1],
             _precision(record),
-            record.outcome if record.outcome != "error" else f"error({record.stage})",
+            _outcome(record),
             _cell(values.get("latency.p50")),
             _spread(values.get("latency.p50")),
             _cell(values.get("latency.p99")),
@@ -86,6 +87,12 @@ def _table(records: Sequence[Record]) -> list[str]:
             _against(record, metrics),
         )
     return table.lines()
+
+
+def _outcome(record: Record) -> str:
+    if record.outcome == "error":
+        return f"error({record.stage})"
+    return f"{record.outcome} (resumed)" if record.resumed else record.outcome
 
 
 def _precision(record: Record) -> str:
