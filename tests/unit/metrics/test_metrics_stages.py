@@ -6,9 +6,12 @@ from pytest_mlbench.metrics import stages
 
 
 def test_each_stage_is_a_metric(measurement, samples) -> None:
-    times = {"prepare": 5, "start": 4, "import": 3, "load": 2, "first": 1}
+    times = {"build": 8, "convert": 7, "compile": 6, "prepare": 5, "start": 4, "import": 3, "load": 2, "first": 1}
     metrics = {m.name: m for m in stages.measure(measurement(samples([10, 20, 30]), stages_ns=times))}
     assert {name: m.value for name, m in metrics.items()} == {
+        "stage.build": 8,
+        "stage.convert": 7,
+        "stage.compile": 6,
         "stage.prepare": 5,
         "stage.start": 4,
         "stage.import": 3,
