@@ -22,7 +22,7 @@ WALL_BOUND_S, SHARE_BOUND, OVER_NS = 180.0, 0.70, 1e6
 
 
 def share(record: Record) -> float:
-    """Return the part of the case's wall time spent in timed blocks (latency, repeated sample) and the accuracy pass."""
+    """Return the share of a case's wall time in timed blocks (latency, repeated sample) and the accuracy pass."""
     happened = record.scenario["happened"]
     spent = sum(happened[part]["duration_ns"] for part in ("main", "single") if part in happened)
     return float((spent + happened["compliance_ns"] + happened["accuracy_ns"]) / 1e9 / record.wall_s)
@@ -55,9 +55,8 @@ def main() -> int:
         print(f"{case:<60}{part:>7.0%}{part / SHARE_BOUND:>10.2f}{first.get(case, 0):>7.0%}")
     worst = min(shares.values())
     met = cold_s <= WALL_BOUND_S and worst >= SHARE_BOUND
-    print(
-        f"least share {worst:.0%}, median {median(shares.values()):.0%}, bound {SHARE_BOUND:.0%}: {'met' if met else 'MISSED'}"
-    )
+    verdict = "met" if met else "MISSED"
+    print(f"least share {worst:.0%}, median {median(shares.values()):.0%}, bound {SHARE_BOUND:.0%}: {verdict}")
     return 0 if met else 1
 
 

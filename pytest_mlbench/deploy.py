@@ -108,30 +108,36 @@ class Agent:
         self._end()
 
     def _start(self) -> None:
-        spec = self._device.gateway(self._python)
-        try:
-            gateway = self._group.makegateway(spec)
-        except (OSError, EOFError, execnet.HostNotFound) as error:
-            raise StageError("start", f"cannot start an agent with {spec.split('//')[1]}: {error}") from None
-        log = None
+        log = lock_file = None
         if self._device.is_host:
             handle, log = tempfile.mkstemp(prefix="mlbench-agent-", suffix=".log")
             self._log = os.fdopen(handle, "rb")
-        self._channel = gateway.remote_exec((_AGENT_FOLDER / "bootstrap.py").read_text(encoding="utf-8"))
-        lock_file = str(lease.agent_lock_file(self._device.resources[0])) if self._device.is_host else None
-        self._channel.send(
-            {
-                "host_pid": os.getpid() if self._device.is_host else 0,
-                "log": log,
-                "lock_file": lock_file if sys.platform != "win32" else None,
-                "sources": self._sources,
-            }
-        )
+            lock_file = str(lease.agent_lock_file(self._device.resources[0]))
         try:
+            self._connect(
+                {
+                    "host_pid": os.getpid() if self._device.is_host else 0,
+                    "log": log,
+                    "lock_file": lock_file if sys.platform != "win32" else None,
+                    "sources": self._sources,
+                }
+            )
             self.hello = self._reply("start", START_DEADLINE_S)
         finally:
             if log is not None:
                 self._forget(log)
+
+    def _connect(self, start: Mapping[str, Any]) -> None:
+        spec = self._device.gateway(self._python)
+        try:
+            gateway = self._group.makegateway(spec)
+            self._channel = gateway.remote_exec((_AGENT_FOLDER / "bootstrap.py").read_text(encoding="utf-8"))
+            self._channel.send(start)
+        except (OSError, EOFError, AssertionError, execnet.HostNotFound) as error:
+            # AssertionError: execnet's, when what answers is no Python
+            told = f": {error}" if str(error) else ""
+            message = f"cannot start an agent with {spec.split('//')[1]}{told}; it must be a Python interpreter"
+            raise StageError("start", message) from None
 
     def _forget(self, log: str) -> None:
         """Remove the log's name once both sides have it open: then nothing is left when this process is killed."""
@@ -261,9 +267,7 @@ class Agent:
         return np.frombuffer(b"".join(parts), dtype=dtype).reshape(shape)
 
 
-def load(
-    agent: Agent, framework: Framework, path: str, options: Mapping[str, Any], deadline_s: float
-) -> Loaded:
+def load(agent: Agent, framework: Framework, path: str, options: Mapping[str, Any], deadline_s: float) -> Loaded:
     """Import the framework in the agent and load the model; Unavailable when it is not installed there."""
     with _naming_install(framework):
         found = agent.call(

@@ -99,7 +99,7 @@ def expand(suite: SuiteSpec, benchmark: BenchmarkSpec, known: Known) -> list[Cas
                 batch=batch,
                 threads=threads,
                 scenario=bounds,
-                param=f"{model}-{framework.id}-{precision}-{device}{suffix(batch, threads, scenario.kind)}",
+                param=f"{model}-{framework.id}-{precision}-{device}{suffix(batch, threads, scenario)}",
                 skip=excluding[0].reason if excluding else None,
             )
         )
@@ -127,18 +127,19 @@ def _combinations(benchmark: BenchmarkSpec) -> list[_Values]:
     return found
 
 
-def _suffix_function(benchmark: BenchmarkSpec) -> Callable[[int, int | None, str], str]:
+def _suffix_function(benchmark: BenchmarkSpec) -> Callable[[int, int | None, ScenarioSpec], str]:
     """Return what writes the optional axes of an id: those with several values, or another than declared."""
     # The only declared value of an axis is not written; with several declared, each is.
     batch = benchmark.batch[0] if len(benchmark.batch) == 1 else None
     threads = benchmark.threads[0] if len(benchmark.threads) == 1 else None
     kind = benchmark.scenario[0].kind if len(benchmark.scenario) == 1 else None
+    boundaries = len({one.kind for one in benchmark.scenario}) < len(benchmark.scenario)
 
-    def suffix(of_batch: int, of_threads: int | None, of_kind: str) -> str:
+    def suffix(of_batch: int, of_threads: int | None, of: ScenarioSpec) -> str:
         text = "" if of_batch == batch else f"-b{of_batch}"
         if of_threads is not None and of_threads != threads:
             text += f"-t{of_threads}"
-        return text if of_kind == kind else f"{text}-{of_kind}"
+        return text if of.kind == kind else f"{text}-{of.word if boundaries else of.kind}"
 
     return suffix
 
@@ -177,16 +178,20 @@ class _Changed:
         self._made: dict[tuple[int, ...], tuple[BenchmarkSpec, dict[str, ScenarioSpec]]] = {}
 
     def by(self, overrides: tuple[int, ...], scenario: ScenarioSpec) -> tuple[BenchmarkSpec, ScenarioSpec]:
-        """Return the benchmark after `overrides`, in declared order, and its scenario of the same kind."""
+        """Return the benchmark after `overrides`, in declared order, and what they made of `scenario`."""
         if overrides not in self._made:
             benchmark = self._benchmark
             for index in overrides:
                 settings = self._benchmark.override[index]["set"]
                 benchmark = apply_override(benchmark, settings, self._place.at(index).at("set"), self._scope)
-            extra = {one["scenario"].kind: one["scenario"] for one in benchmark.include}
-            self._made[overrides] = benchmark, {**extra, **{one.kind: one for one in benchmark.scenario}}
+            pairs = zip(_scenarios(self._benchmark), _scenarios(benchmark), strict=True)
+            self._made[overrides] = benchmark, {before.word: after for before, after in pairs}
         benchmark, scenarios = self._made[overrides]
-        return benchmark, scenarios[scenario.kind]
+        return benchmark, scenarios[scenario.word]
+
+
+def _scenarios(benchmark: BenchmarkSpec) -> list[ScenarioSpec]:
+    return [*(one["scenario"] for one in benchmark.include), *benchmark.scenario]
 
 
 def _check_cases(cases: list[Case], known: Known, place: Place) -> None:

@@ -103,6 +103,11 @@ class ScenarioSpec:
     boundary: str = "invoke"  # "invoke", "set_invoke_get" or "end_to_end"
     options: Mapping[str, Any] = field(default_factory=dict)  # of a vendor's scenario
 
+    @property
+    def word(self) -> str:
+        """Return what tells scenarios of one benchmark apart: the kind, and the boundary unless it is `invoke`."""
+        return self.kind if self.boundary == "invoke" else f"{self.kind}.{self.boundary}"
+
 
 @dataclass(frozen=True)
 class Tolerance:

@@ -236,7 +236,7 @@ def _include(value: object, place: Place, benchmark: BenchmarkSpec, scope: Scope
                 ids[item] if isinstance(item, str) and item in ids else _one_framework(item, at, known)
             )
         elif axis == "scenario":
-            kinds = {one.kind: one for one in benchmark.scenario}
+            kinds = {one.kind: one for one in reversed(benchmark.scenario)}  # the first of a kind
             kind = as_known(item, at, "scenario", known.scenarios)
             extra[axis] = kinds.get(kind, ScenarioSpec(kind=kind))
         else:

@@ -103,7 +103,7 @@ def _mark(value: object, place: Place) -> str:
 
 
 def read_scenarios(table: Table, known: Known) -> tuple[ScenarioSpec, ...]:
-    """Return the scenario axis: one table or a list of tables, each with its `kind`."""
+    """Return the scenario axis: one table or a list of tables, which differ in `kind` or `boundary`."""
     value, place = table.at("scenario")
     if value is None:
         return (ScenarioSpec(),)
@@ -114,7 +114,7 @@ def read_scenarios(table: Table, known: Known) -> tuple[ScenarioSpec, ...]:
     found = [(_scenario(item, at, known), at) for item, at in as_items(value, place, "tables")]
     if not found:
         raise place.error("expected at least one scenario, found an empty list")
-    unique([(scenario.kind, at.at("kind")) for scenario, at in found], "scenario")
+    unique([(scenario.word, at.at("kind")) for scenario, at in found], "scenario")
     return tuple(scenario for scenario, _ in found)
 
 

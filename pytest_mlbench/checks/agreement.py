@@ -29,7 +29,8 @@ def top1_agrees(found: Array, reference: Array) -> Flags | None:
 
     The class axis is the only one beside the samples that is longer than 1, else the last; with further axes
     (one class per pixel) a sample agrees when all its positions do. Of equal scores the lower class is chosen, as
-    numpy's argmax and accuracy.top1 do. An output of one whole number per sample is taken as the class itself. NaN never agrees.
+    numpy's argmax and accuracy.top1 do. An output of one whole number per sample is taken as the class itself.
+    NaN never agrees.
     """
     per_sample = [size for size in found.shape[1:] if size != 1]
     if not per_sample:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mlbench.checks.facts import plural
-from pytest_mlbench.checks.placement import executed_label
+from pytest_mlbench.checks.placement import shown_precision
 from pytest_mlbench.record import Metric, Record
 from pytest_mlbench.reporters.table import Table
 from pytest_mlbench.stores.runfile import Run
@@ -98,10 +98,7 @@ def _outcome(record: Record) -> str:
 def _precision(record: Record) -> str:
     """Return the precision as the axis says it, and what ran when that differs."""
     axis = str(record.axes.get("precision", ""))
-    if not record.placement:
-        return axis
-    ran = executed_label(record.placement)
-    return axis if ran == axis else f"{axis} (runs {ran})"
+    return shown_precision(record.placement, axis) if record.placement else axis
 
 
 def _cell(metric: Metric | None) -> str:

@@ -227,8 +227,13 @@ FAULTS = {
         outcome="skip",
         framework='{ name = "faulty", python = "venv/bin/python" }',
     ),
+    "echo_for_python": Fault(
+        r"start: cannot start an agent with python=/bin/cat.*; it must be a Python interpreter",
+        stage="start",
+        framework='{ name = "faulty", python = "/bin/cat" }',
+    ),
     "no_python": Fault(
-        r"start: cannot start an agent with python=/bin/false",
+        r"start: (cannot start an agent with python=/bin/false|the agent ended: its connection closed)",
         stage="start",
         framework='{ name = "faulty", python = "/bin/false" }',
     ),

@@ -16,6 +16,7 @@ from pytest_mlbench.errors import StageError
 
 HELD = '{ name = "faulty", id = "held", options = { fault = "hold", stage = "measure" } }'
 
+fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernel locks as Linux has them")
 
 
@@ -76,6 +77,20 @@ def test_a_lease_that_is_not_had_in_time_names_the_holder(bed):
     assert holder.wait().code == 0
 
 
+def test_an_agent_holds_the_device_itself(bed, monkeypatch):
+    monkeypatch.setenv("MLBENCH_STATE", bed.env["MLBENCH_STATE"])
+    bed.held.touch()
+    bed.suite(HELD)
+    running = bed.start()
+    bed.wait_for_event("hold")
+    with lease.agent_lock_file("cpu").open("rb") as stream:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        bed.held.unlink()
+        assert running.wait().code == 0
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @pytest.mark.parametrize("fault", ["hold", "hang_gil"])
 def test_a_killed_holder_frees_the_device(bed, fault):
     bed.held.touch()
@@ -111,8 +126,6 @@ def test_waiting_tells_for_whom(state):
 
 
 def test_a_device_is_busy_while_an_agent_of_an_ended_run_lives(state):
-    import fcntl
-
     lines = []
     path = lease.agent_lock_file("cpu")
     with path.open("rb") as agent:

@@ -1,8 +1,9 @@
 """Each column of the table that `make bench` prints, checked against an instrument that shares no code with ours.
 
 The instruments: a bare loop around the framework in a process of its own, numpy on the raw samples of the run
-file, the framework's own profiler or dump, the file system, the kernel's own count of resident pages. Times come from a shared machine, so
-they are held to a factor and not to a percentage; benchmarks/tiny_model.py holds the percentage.
+file, the framework's own profiler or dump, the file system, the kernel's own count of resident pages. Times come
+from a shared machine, so they are held to a factor and not to a percentage; benchmarks/tiny_model.py holds the
+percentage.
 """
 
 from __future__ import annotations

@@ -112,7 +112,9 @@ def test_steps_are_those_of_the_frameworks_format(tmp_path):
 
 def test_a_step_that_does_not_fit_is_the_suites_error(tmp_path):
     made = stored(tmp_path, inputs={"x": "a"}, preprocess={"*": ({"reshape": (5,)},)})
-    with pytest.raises(SuiteError, match=r"bench_s.toml: dataset.d.*: preprocess step reshape = .* does not fit samples"):
+    with pytest.raises(
+        SuiteError, match=r"bench_s.toml: dataset.d.*: preprocess step reshape = .* does not fit samples"
+    ):
         made.options  # noqa: B018
 
 
