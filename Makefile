@@ -19,6 +19,7 @@ bench: $(VENV)/.bench
 
 test: $(VENV)/.test $(TFLITE)/.made lint
 	$(BIN)/pytest tests
+	if [ -x $(TFLITE)/bin/pytest ]; then $(TFLITE)/bin/pytest tests/contract -k tflite_runtime; fi
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -87,11 +87,7 @@ class Executor:
     @property
     def options(self) -> dict[str, Any]:
         """Return the framework's options: its defaults, the suite's, the threads axis, and the batch."""
-        chosen = {
-            name: option.default
-            for name, option in self.framework.options.items()
-            if option.default is not None
-        }
+        chosen = {name: option.default for name, option in self.framework.options.items() if option.default is not None}
         chosen.update(self.case.framework.options)
         if self.case.threads is not None:
             chosen["threads"] = self.case.threads
@@ -135,9 +131,7 @@ class Executor:
     def _model_file(self) -> ModelFile:
         maker = ModelMaker(self.case, self.framework, self.device, perf_counter_ns)
         if self.model is not None:
-            source = ModelFile(
-                self.model, assets.check(self.model, suite=self._suite), origin="fixture mlbench_model"
-            )
+            source = ModelFile(self.model, assets.check(self.model, suite=self._suite), origin="fixture mlbench_model")
         else:
             self.progress("model", 0.0)
             source = maker.resolve()
@@ -152,11 +146,7 @@ class Executor:
         """Return what this case's outputs are kept under; needs the model file to be resolved."""
         samples = self._samples
         functions = [self._bench.preprocess, self._bench.postprocess]
-        code = (
-            [assets.sha256_of(path) for path in sorted(self._suite.parent.glob("*.py"))]
-            if any(functions)
-            else []
-        )
+        code = [assets.sha256_of(path) for path in sorted(self._suite.parent.glob("*.py"))] if any(functions) else []
         spec = self._dataset
         generated = [spec.generate, spec.count, spec.seed, sorted(spec.shapes.items()), spec.high]
         return OutputKey(
@@ -242,9 +232,7 @@ class Executor:
         compliance = measure.compliance(agent, target, wanted, passes.samples.calls)
         self.progress("proof", 0.0)
         proof = agent.call("placement", "placement", self._deadline)
-        return _Taken(
-            agent.hello, loaded, fitted, baseline, passes, counters, outputs, accuracy_ns, compliance, proof
-        )
+        return _Taken(agent.hello, loaded, fitted, baseline, passes, counters, outputs, accuracy_ns, compliance, proof)
 
     def _seeds(self) -> dict[str, int]:
         """Return every seed that had a part in this run: of the order of samples, generated data, a built model."""
@@ -257,9 +245,7 @@ class Executor:
 
     def _timed(self, target: measure.AgentTarget) -> Passes:
         scenario = self.scenario_registry.scenario(self.case.scenario.kind)
-        return scenario.run(
-            target, self.case.scenario, self.case.batch, lambda share: self.progress("measure", share)
-        )
+        return scenario.run(target, self.case.scenario, self.case.batch, lambda share: self.progress("measure", share))
 
     def _accuracy_deadline(self, passes: Passes, samples: int) -> float:
         """Return the stage's deadline plus ten times what the calls should take."""
@@ -322,6 +308,7 @@ class Executor:
             seed=spec.seed,
             shapes={name: list(shape) for name, shape in spec.shapes.items()},
             high=spec.high,
+            batch=self.case.batch,
         )
 
     def _size(self, artefact: ModelFile) -> int:

@@ -68,9 +68,7 @@ def _tolerance(case: Case) -> Tolerance | None:
     return rules.get(case.precision, rules.get("*"))
 
 
-def _equivalence(
-    case: Case, executed: Executed, reference: Callable[[], Outputs | None]
-) -> list[CheckResult]:
+def _equivalence(case: Case, executed: Executed, reference: Callable[[], Outputs | None]) -> list[CheckResult]:
     tolerance = _tolerance(case)
     if tolerance is None:
         return []
@@ -93,9 +91,7 @@ def _drop(case: Case, executed: Executed, other: Outputs) -> CheckResult:
     labels = executed.measurement.labels
     assert drop is not None
     if labels is None:
-        return CheckResult(
-            "accuracy.max_drop", "insufficient", "the data set has no labels, so no accuracy is known"
-        )
+        return CheckResult("accuracy.max_drop", "insufficient", "the data set has no labels, so no accuracy is known")
     try:
         here = quality.correct(executed.measurement.outputs or {}, labels)
         there = quality.correct(other, labels)
@@ -116,9 +112,7 @@ def _finite(executed: Executed) -> list[CheckResult]:
                 f"output {name!r} has NaN for {int(wrong.sum())} of {len(array)} samples, first for sample {first}: "
                 "look at the model's inputs there (range, preprocess) or at an overflow in its precision"
             )
-            return [
-                CheckResult("outputs.nan", "fail", message, {"samples": int(wrong.sum()), "first": first})
-            ]
+            return [CheckResult("outputs.nan", "fail", message, {"samples": int(wrong.sum()), "first": first})]
     return []
 
 

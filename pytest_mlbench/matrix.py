@@ -144,9 +144,7 @@ def _suffix_function(benchmark: BenchmarkSpec) -> Callable[[int, int | None, Sce
     return suffix
 
 
-def _rules(
-    benchmark: BenchmarkSpec, combinations: list[_Values], place: Place
-) -> tuple[list[_Rule], list[_Rule]]:
+def _rules(benchmark: BenchmarkSpec, combinations: list[_Values], place: Place) -> tuple[list[_Rule], list[_Rule]]:
     """Return the excludes and the overrides' conditions, made quick to match."""
     frameworks = {values[1].id: values[1] for values in combinations}
 
@@ -162,9 +160,7 @@ def _rules(
         return _Rule(tuple(wanted), at, chosen.get("reason", ""))
 
     excludes = [rule(one, place.at("exclude").at(i)) for i, one in enumerate(benchmark.exclude)]
-    overrides = [
-        rule(one["when"], place.at("override").at(i).at("when")) for i, one in enumerate(benchmark.override)
-    ]
+    overrides = [rule(one["when"], place.at("override").at(i).at("when")) for i, one in enumerate(benchmark.override)]
     return excludes, overrides
 
 
@@ -261,9 +257,7 @@ def _check_threads(case: Case, known: Known, place: Place) -> None:
         raise place.at("threads").error(message)
     if "threads" not in known.frameworks[case.framework.name].options:
         rule = f'{{ framework = "{case.framework.id}", reason = "..." }}'
-        message = (
-            f"case {case.id}: {case.framework.name} has no option threads; exclude it: exclude = [{rule}]"
-        )
+        message = f"case {case.id}: {case.framework.name} has no option threads; exclude it: exclude = [{rule}]"
         raise place.at("threads").error(message)
 
 

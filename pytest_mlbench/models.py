@@ -106,9 +106,7 @@ class ModelMaker:
         made_from = (source.sha256, calibration, maker, recipe.how, recipe.per_channel, options["activations"])
         path, stages = self._prepared("convert", _PRECISION_MAKER, source.path, options, made_from)
         stages = {**source.stages_ns, **stages}
-        return ModelFile(
-            path, assets.sha256_of(path), stages, f"{recipe.how} from {recipe.source}", source.sources
-        )
+        return ModelFile(path, assets.sha256_of(path), stages, f"{recipe.how} from {recipe.source}", source.sources)
 
     def compile(self, source: ModelFile, options: Mapping[str, Any]) -> ModelFile:
         """Return the compiled artefact of a framework that compiles, cached by model, options and version."""

@@ -52,9 +52,7 @@ def add(parser: pytest.Parser) -> None:
         default="table",
         help="How results (or the list) are printed: a table for people, or JSON on the last line for scripts.",
     )
-    group.addoption(
-        "--mlbench-output", metavar="FILE", help="The run file (default: .mlbench/run-TIME-PID.jsonl)."
-    )
+    group.addoption("--mlbench-output", metavar="FILE", help="The run file (default: .mlbench/run-TIME-PID.jsonl).")
     group.addoption(
         "--mlbench-resume",
         metavar="FILE",
@@ -74,9 +72,7 @@ def add(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="How long to wait for a device that another process holds (default: %(default)g).",
     )
-    parser.addini(
-        "mlbench_suites", "Where suites are, when --mlbench is given without a path.", default="suites/"
-    )
+    parser.addini("mlbench_suites", "Where suites are, when --mlbench is given without a path.", default="suites/")
 
 
 def _pythons(pairs: list[str], base: Path) -> dict[str, Path]:

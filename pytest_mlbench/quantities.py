@@ -70,9 +70,7 @@ def parse_limit(value: object, unit: str | None, place: Place, span: Span = ANY)
     text = value.strip()
     parts = _LIMIT.fullmatch(text)
     if parts is None or parts[2].startswith(("=", "<", ">")):
-        raise place.error(
-            f'"{text}" does not begin with an operator ({_OPERATORS}); write for example "{example}"'
-        )
+        raise place.error(f'"{text}" does not begin with an operator ({_OPERATORS}); write for example "{example}"')
     op, rest = parts[1], parts[2]
     number = _NUMBER.fullmatch(rest)
     if _NOT_FINITE.match(rest) or (number is not None and not math.isfinite(float(number[1]))):
@@ -120,9 +118,7 @@ def _factor(text: str, written: str, unit: str | None, place: Place, percent: bo
     """Return what the number is multiplied with to be in the metric's unit."""
     if unit is None:
         if written:
-            message = (
-                f'"{text}": the unit of this metric is not known, so write a plain number in its own unit'
-            )
+            message = f'"{text}": the unit of this metric is not known, so write a plain number in its own unit'
             raise place.error(message)
         return Decimal(1)
     if not written and unit == "":
@@ -136,9 +132,7 @@ def _factor(text: str, written: str, unit: str | None, place: Place, percent: bo
     meaning = _MEANING.get(unit, f"in {unit}")
     units = f" (units: {', '.join(factors)})" if factors else ""
     if not written:
-        raise place.error(
-            f'"{text}" has no unit; this metric is {meaning}: write for example "{example}"{units}'
-        )
+        raise place.error(f'"{text}" has no unit; this metric is {meaning}: write for example "{example}"{units}')
     for other, theirs in UNITS.items():
         if written in theirs:
             message = f'"{text}" is {_MEANING[other]}, but this metric is {meaning}'

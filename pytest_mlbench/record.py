@@ -83,9 +83,7 @@ class Record:
         for metric in self.metrics:
             if metric.name == name:
                 return metric
-        raise KeyError(
-            f"no metric {name!r}; this record has {', '.join(m.name for m in self.metrics) or 'none'}"
-        )
+        raise KeyError(f"no metric {name!r}; this record has {', '.join(m.name for m in self.metrics) or 'none'}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, with the line's `kind`."""

@@ -50,9 +50,7 @@ class Tensor:
     def text(self) -> str:
         """Return the tensor for people: `image float32 [N, 1, 8, 8]`."""
         words = self.free or ("",) * len(self.shape)
-        sizes = [
-            word or "?" if size is None else str(size) for size, word in zip(self.shape, words, strict=True)
-        ]
+        sizes = [word or "?" if size is None else str(size) for size, word in zip(self.shape, words, strict=True)]
         return f"{self.name} {self.dtype} [{', '.join(sizes)}]"
 
 
@@ -89,9 +87,7 @@ def run_init(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def write_suite(
-    model: Path, out: Path | None, frameworks: Mapping[str, Framework], *, force: bool = False
-) -> Path:
+def write_suite(model: Path, out: Path | None, frameworks: Mapping[str, Framework], *, force: bool = False) -> Path:
     """Write a suite for `model` into the folder `out` and return its path; None: `suites/NAME`.
 
     A model outside that folder is copied into `models/` beside the suite, with the files of its weights. Of
@@ -134,9 +130,7 @@ def describe(model: Path) -> Described:
     found = _describe_onnx(model) if suffix == ".onnx" else _describe_tflite(model)
     for tensor in found.inputs:
         if tensor.dtype not in _FLOATS and not re.fullmatch(r"u?int\d+|bool", tensor.dtype):
-            message = (
-                f"{model}: input {tensor.name!r} is {tensor.dtype}, for which no samples can be generated"
-            )
+            message = f"{model}: input {tensor.name!r} is {tensor.dtype}, for which no samples can be generated"
             raise MlbenchError(f"{message}; write a suite with a stored data set or in Python")
     return found
 
@@ -283,9 +277,7 @@ def _dataset_lines(inputs: Sequence[Tensor], batch: int) -> list[str]:
         f"count = {batch * math.ceil(_SAMPLES / batch)}",
     ]
     if any(whole):
-        lines.append(
-            "high = 2                               # whole numbers below this: your vocabulary's size, say"
-        )
+        lines.append("high = 2                               # whole numbers below this: your vocabulary's size, say")
     open_ones = [tensor for tensor in inputs if batch > 1 or None in tensor.shape[1:]]
     if open_ones:
         shapes = ", ".join(f"{_quoted(one.name)} = {list(_sample_shape(one))}" for one in open_ones)
@@ -294,9 +286,7 @@ def _dataset_lines(inputs: Sequence[Tensor], batch: int) -> list[str]:
     return lines
 
 
-def _benchmark_lines(
-    name: str, described: Described, usable: tuple[tuple[str, ...], str], batch: int
-) -> list[str]:
+def _benchmark_lines(name: str, described: Described, usable: tuple[tuple[str, ...], str], batch: int) -> list[str]:
     frameworks, install = usable
     precision = described.precision
     several = "" if len(frameworks) > 1 else "# "
@@ -308,9 +298,7 @@ def _benchmark_lines(
         lines.append(f"batch = [{batch}]                            # the model's own")
     lines += ['dataset = "generated"', 'scenario = { kind = "single_stream", min_duration_s = 1 }']
     if precision != "fp32":
-        lines.append(
-            '# executed_precision = "mixed"         # if a framework computes in another than the file says'
-        )
+        lines.append('# executed_precision = "mixed"         # if a framework computes in another than the file says')
     if several:
         lines.append("# With a second framework, its outputs can be compared with the first one's:")
     lines += [
@@ -324,9 +312,7 @@ def _benchmark_lines(
     return lines
 
 
-def _text(
-    name: str, path: str, sha256: str, described: Described, usable: tuple[tuple[str, ...], str]
-) -> str:
+def _text(name: str, path: str, sha256: str, described: Described, usable: tuple[tuple[str, ...], str]) -> str:
     batch = _batch(described.inputs)
     arrays = ", ".join(f'{_quoted(one.name)} = "x{index}"' for index, one in enumerate(described.inputs))
     lines = [

@@ -134,14 +134,10 @@ def _model(value: object, place: Place, known: Known) -> ModelSpec:
     for key, item, at in table.table("files"):
         if key not in known.formats:
             as_known(key, at, "format", known.formats)
-        files[key] = {
-            _precision(word, there): as_inside(path, there) for word, path, there in Table(item, at)
-        }
+        files[key] = {_precision(word, there): as_inside(path, there) for word, path, there in Table(item, at)}
     build = table.function("build", None)
     if build is None and not any(files.values()):
-        raise place.error(
-            'has neither "files" nor "build"; write for example: files.onnx = { fp32 = "models/m.onnx" }'
-        )
+        raise place.error('has neither "files" nor "build"; write for example: files.onnx = { fp32 = "models/m.onnx" }')
     onnx = files.get("onnx", {})
     if build is not None and "fp32" in onnx:
         raise place.at("build").error('makes the fp32 ONNX file, which "files" gives too; keep one of them')
@@ -192,9 +188,7 @@ def _text(found: tuple[object, Place]) -> tuple[str, Place]:
     return value, place
 
 
-def _digests(
-    table: Table, files: Mapping[str, Mapping[str, Path]], quantize: Mapping[str, Quantize]
-) -> dict[str, str]:
+def _digests(table: Table, files: Mapping[str, Mapping[str, Path]], quantize: Mapping[str, Quantize]) -> dict[str, str]:
     """Return digests by absolute path; one for a file the model does not name would never be compared."""
     named = {path for by_precision in files.values() for path in by_precision.values()}
     named.update(made.calibration for made in quantize.values() if made.calibration is not None)

@@ -58,9 +58,7 @@ def read_benchmark(value: object, place: Place, scope: Scope) -> BenchmarkSpec:
     return replace(benchmark, exclude=excludes, override=overrides)
 
 
-def apply_override(
-    benchmark: BenchmarkSpec, settings: Mapping[str, Any], place: Place, scope: Scope
-) -> BenchmarkSpec:
+def apply_override(benchmark: BenchmarkSpec, settings: Mapping[str, Any], place: Place, scope: Scope) -> BenchmarkSpec:
     """Return `benchmark` with an override's `set`; `expect` and `scenario` are merged key by key."""
     for key in settings:
         if key in AXES and key != "scenario":
@@ -72,9 +70,7 @@ def apply_override(
         changed = replace(
             changed,
             scenario=tuple(merge_scenario(bounds, at, one) for one in changed.scenario),
-            include=tuple(
-                {**one, "scenario": merge_scenario(bounds, at, one["scenario"])} for one in changed.include
-            ),
+            include=tuple({**one, "scenario": merge_scenario(bounds, at, one["scenario"])} for one in changed.include),
         )
     check_benchmark(changed, place, scope)
     return changed
@@ -100,9 +96,7 @@ def check_benchmark(benchmark: BenchmarkSpec, place: Place, scope: Scope) -> Non
     in_python = place.file is not None and place.file.suffix == ".py"  # there mlbench.run() may be given one
     if expect.equivalence and reference is None and not in_python:
         example = 'reference = { framework = "onnxruntime", precision = "fp32" }'
-        raise at.at("equivalence").error(
-            f'compares with "reference", which is not set; write for example: {example}'
-        )
+        raise at.at("equivalence").error(f'compares with "reference", which is not set; write for example: {example}')
     for precision in expect.equivalence:
         if precision != "*" and precision not in precisions:
             message = unknown("precision of this benchmark", precision, precisions, "precisions here")
@@ -164,10 +158,7 @@ def _option_values(
         return [(key, _option(value, place, option), "")]
     items = as_items(value, place)
     values = unique([(_option(item, at, option), at) for item, at in items], f"{key} =")
-    words = [
-        re.sub(r"[^A-Za-z0-9_.]", "_", str(one).lower() if one in (True, False) else str(one))
-        for one in values
-    ]
+    words = [re.sub(r"[^A-Za-z0-9_.]", "_", str(one).lower() if one in (True, False) else str(one)) for one in values]
     return [(key, one, f"_{key}{word}") for one, word in zip(_filled(values, place), words, strict=True)]
 
 
@@ -232,9 +223,7 @@ def _include(value: object, place: Place, benchmark: BenchmarkSpec, scope: Scope
             extra[axis] = _counted(item, at)
         elif axis == "framework":
             ids = {one.id: one for one in benchmark.framework}
-            extra[axis] = (
-                ids[item] if isinstance(item, str) and item in ids else _one_framework(item, at, known)
-            )
+            extra[axis] = ids[item] if isinstance(item, str) and item in ids else _one_framework(item, at, known)
         elif axis == "scenario":
             kinds = {one.kind: one for one in reversed(benchmark.scenario)}  # the first of a kind
             kind = as_known(item, at, "scenario", known.scenarios)
@@ -281,9 +270,7 @@ def _when(table: Table, benchmark: BenchmarkSpec) -> dict[str, tuple[Any, ...]]:
                 raise there.error(f"expected a value of the axis or a list of them, found {shown(item)}")
             if item not in words:
                 what = f"{axis} of this benchmark"
-                raise there.error(
-                    unknown(what, str(item), [str(word) for word in words], f"{axis} values here")
-                )
+                raise there.error(unknown(what, str(item), [str(word) for word in words], f"{axis} values here"))
         chosen[axis] = _filled(unique(items, axis), at)
     if not chosen:
         raise table.place.error(f"names no axis, so it would match every case; name one of {', '.join(AXES)}")

@@ -92,9 +92,7 @@ def _steps(value: object, place: Place) -> tuple[Step, ...]:
 def _step(value: object, place: Place) -> Step:
     table = Table(value, place, tuple(STEPS))
     if len(table) != 1:
-        raise place.error(
-            f"expected one step ({', '.join(STEPS)}) in a table of its own, found {shown(value)}"
-        )
+        raise place.error(f"expected one step ({', '.join(STEPS)}) in a table of its own, found {shown(value)}")
     key, item, at = next(iter(table))
     return {key: STEPS[key](item, at)}
 
@@ -120,18 +118,14 @@ def _reshape(value: object, place: Place) -> tuple[int, ...]:
     items = as_items(value, place, "whole numbers")
     shape = tuple(as_integer(item, at, least=-1) for item, at in items)
     if 0 in shape or shape.count(-1) > 1:
-        raise place.error(
-            f"{list(shape)} is no shape: sizes are at least 1, and one may be -1 (what remains)"
-        )
+        raise place.error(f"{list(shape)} is no shape: sizes are at least 1, and one may be -1 (what remains)")
     return shape
 
 
 def _transpose(value: object, place: Place) -> tuple[int, ...]:
     axes = tuple(as_integer(item, at, least=0) for item, at in as_items(value, place, "whole numbers"))
     if not axes or sorted(axes) != list(range(len(axes))):
-        raise place.error(
-            f"{list(axes)} is no order of a sample's axes: write each of 0, 1, ... once (no batch)"
-        )
+        raise place.error(f"{list(axes)} is no order of a sample's axes: write each of 0, 1, ... once (no batch)")
     return axes
 
 

@@ -59,9 +59,7 @@ class MetricNames:
             return
         owner = next((known for known in self.units if name.startswith(f"{known}.")), None)
         if owner is not None:
-            raise place.error(
-                f'unknown key: the metric "{owner}" takes a limit, for example {owner} = "<= ..."'
-            )
+            raise place.error(f'unknown key: the metric "{owner}" takes a limit, for example {owner} = "<= ..."')
         if self.is_open:
             return
         first = name.split(".")[0]

@@ -74,14 +74,10 @@ def read_settings(table: Table, scope: Scope, base: BenchmarkSpec) -> BenchmarkS
     if "price" in table:
         changes["price"] = _price(*table.at("price"))
     if "metrics" in table:
-        named = [
-            (as_function(item, at), at) for item, at in table.items("metrics", '"module:function" strings')
-        ]
+        named = [(as_function(item, at), at) for item, at in table.items("metrics", '"module:function" strings')]
         changes["metrics"] = unique(named, "metric function")
     if "marks" in table:
-        changes["marks"] = unique(
-            [(_mark(item, at), at) for item, at in table.items("marks", "strings")], "mark"
-        )
+        changes["marks"] = unique([(_mark(item, at), at) for item, at in table.items("marks", "strings")], "mark")
     if "expect" in table:
         names = MetricNames.of(scope.known, bool(changes.get("metrics", base.metrics)))
         changes["expect"] = read_expect(*table.at("expect"), names, base.expect)
@@ -149,9 +145,7 @@ def _bounds(table: Table, base: ScenarioSpec) -> ScenarioSpec:
     for low, high in (("min_duration_s", "max_duration_s"), ("min_samples", "max_samples")):
         least, most = getattr(scenario, low), getattr(scenario, high)
         if most is not None and least > most:
-            raise table.place.error(
-                f"{low} is {least:g}, above {high}, {most:g}; set both so that neither is broken"
-            )
+            raise table.place.error(f"{low} is {least:g}, above {high}, {most:g}; set both so that neither is broken")
     return scenario
 
 
@@ -159,9 +153,7 @@ def _reference(value: object, place: Place) -> Reference:
     """Whether its framework and precision belong to the benchmark is checked with all its axes known."""
     table = Table(value, place, ("framework", "precision", "file"))
     if not len(table):
-        raise place.error(
-            "names nothing, so a case would be compared with itself; set framework, precision or file"
-        )
+        raise place.error("names nothing, so a case would be compared with itself; set framework, precision or file")
     if "file" in table and len(table) > 1:
         raise place.at("file").error("stands alone: outputs come from a file or from another case, not both")
     return Reference(

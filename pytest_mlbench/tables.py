@@ -249,9 +249,7 @@ class Table:
         """Return the whole number `key`, or `default`."""
         return as_integer(*self.at(key), least) if key in self else default
 
-    def number(
-        self, key: str, default: D, least: float | None = None, above: float | None = None
-    ) -> float | D:
+    def number(self, key: str, default: D, least: float | None = None, above: float | None = None) -> float | D:
         """Return the number `key`, or `default`."""
         return as_number(*self.at(key), least, above) if key in self else default
 

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +28,19 @@ def require() -> Callable[[str], None]:
         pytest.skip(f"{name} is not installed")
 
     return need
+
+
+@pytest.fixture(scope="session")
+def tflite_python(pytestconfig: pytest.Config) -> Path:
+    """Return the interpreter of an environment with tflite-runtime, which needs a numpy that the rest does not.
+
+    MLBENCH_TFLITE_PYTHON names it; else it is the one that `make .venv-tflite/.made` makes.
+    """
+    default = pytestconfig.rootpath / ".venv-tflite" / "bin" / "python"
+    path = Path(os.environ.get("MLBENCH_TFLITE_PYTHON") or default)
+    if not path.is_file():
+        missing = f"{path} does not exist: make .venv-tflite/.made, or set MLBENCH_TFLITE_PYTHON"
+        if os.environ.get("MLBENCH_REQUIRE_ALL") == "1":
+            pytest.fail(f"{missing}; MLBENCH_REQUIRE_ALL=1 demands it", pytrace=False)
+        pytest.skip(missing)
+    return path

@@ -101,9 +101,7 @@ def load_function(reference: str, paths: Sequence[str]) -> tuple[Callable[..., A
         function = getattr(module, function_name)
     except AttributeError:
         known = ", ".join(name for name in vars(module) if not name.startswith("_"))
-        raise AttributeError(
-            f"{reference}: module {module_name} has no {function_name}; it has {known}"
-        ) from None
+        raise AttributeError(f"{reference}: module {module_name} has no {function_name}; it has {known}") from None
     file = getattr(module, "__file__", None) or ""
     origin = {"reference": reference, "file": file, "sha256": ""}
     if file:
@@ -173,12 +171,13 @@ def generate(
     seed: int,
     shapes: Mapping[str, Sequence[int]],
     high: int = 2,
+    batch: int = 1,
 ) -> Batch:
     """Return `count` seeded random samples for every input; integer inputs get whole numbers in [0, high)."""
     random = np.random.default_rng(seed)
     made: Batch = {}
     for spec in specs:
-        shape = tuple(shapes[spec.name]) if spec.name in shapes else sample_shape(spec)
+        shape = tuple(shapes[spec.name]) if spec.name in shapes else sample_shape(spec, batch)
         if -1 in shape:
             raise ValueError(
                 f"model input {spec.name!r} has free dimensions {list(spec.shape)}: "
@@ -195,8 +194,8 @@ def generate(
     return made
 
 
-def sample_shape(spec: TensorSpec) -> tuple[int, ...]:
-    """Return the shape of one sample: the input's shape without its batch dimension (the first, free or 1)."""
-    if spec.shape and spec.shape[0] in (-1, 1):
+def sample_shape(spec: TensorSpec, batch: int = 1) -> tuple[int, ...]:
+    """Return the shape of one sample: the input's without its batch dimension (the first; free, 1 or `batch`)."""
+    if spec.shape and spec.shape[0] in (-1, 1, batch):
         return spec.shape[1:]
     return spec.shape

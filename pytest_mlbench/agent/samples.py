@@ -44,9 +44,9 @@ class Samples:
     def generate(
         self, specs: list[TensorSpec], kind: str, count: int, seed: int, shapes: Mapping[str, Sequence[int]], high: int
     ) -> None:
-        """Make random samples of a model's own input shapes."""
+        """Make random samples of a model's own input shapes, of which a first dimension of `self.batch` is no part."""
         try:
-            self.raw = generate(specs, kind, count, seed, shapes, high)
+            self.raw = generate(specs, kind, count, seed, shapes, high, self.batch)
         except ValueError as error:
             raise Refused(str(error)) from None
         self.count = count

@@ -118,9 +118,10 @@ class Worker:
             "memory": counters.memory(),
         }
 
-    def generate(self, kind: str, count: int, seed: int, shapes: dict[str, list[int]], high: int) -> None:
+    def generate(self, kind: str, count: int, seed: int, shapes: dict[str, list[int]], high: int, batch: int) -> None:
         """Make random samples of the loaded model's own input shapes, prepared by the steps set before."""
         before = counters.memory().get("rss_bytes", 0)
+        self._samples.batch = batch
         self._samples.generate(self._model.inputs, kind, count, seed, shapes, high)
         self._generated_bytes = max(0, counters.memory().get("rss_bytes", 0) - before)
 

@@ -61,8 +61,7 @@ def lines(records: Sequence[Record], verbosity: int = 0) -> list[str]:
 def summary(records: Sequence[Record], run_file: Path) -> str:
     """Return one line: how many cases came out how, and where the run file is."""
     counts = {
-        word: sum(record.outcome == word for record in records)
-        for word in dict.fromkeys(r.outcome for r in records)
+        word: sum(record.outcome == word for record in records) for word in dict.fromkeys(r.outcome for r in records)
     }
     told = ", ".join(f"{count} {word}" for word, count in counts.items())
     return f"{plural(len(records), 'case')}: {told}. Run file: {run_file}"
@@ -152,9 +151,7 @@ def _details(records: Iterable[Record]) -> list[str]:
         found.append(record.case)
         for metric in record.metrics:
             value = "-" if metric.value is None else plain(metric.value, metric.unit)
-            found.append(
-                f"  {metric.name:<22} {value:>12}  {metric.origin}  {metric.reason or metric.note}".rstrip()
-            )
+            found.append(f"  {metric.name:<22} {value:>12}  {metric.origin}  {metric.reason or metric.note}".rstrip())
         for check in record.checks:
             found.append(f"  {check.outcome:<4} {check.name}: {check.message}")
     return [*found, ""] if found else []

@@ -35,9 +35,7 @@ def split() -> tuple[Arrays, Arrays]:
     """Split scikit-learn's digits into train and test, stratified by label; test is never trained on."""
     digits = load_digits()
     x, y = digits.images.astype(np.uint8), digits.target.astype(np.int64)
-    train_x, test_x, train_y, test_y = train_test_split(
-        x, y, test_size=TEST_SAMPLES, stratify=y, random_state=SEED
-    )
+    train_x, test_x, train_y, test_y = train_test_split(x, y, test_size=TEST_SAMPLES, stratify=y, random_state=SEED)
     return {"x": train_x, "y": train_y}, {"x": test_x, "y": test_y}
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_mlbench.outcome import exit_code
+from pytest_mlbench.record import Record
+
 FRAMEWORKS = (
     '{ name = "faulty", id = "sound" }',
     '{ name = "faulty", id = "wrong", options = { fault = "nan", stage = "accuracy" } }',
@@ -49,6 +52,18 @@ def test_the_worst_outcome_decides(project, selected, code, outcomes):
     for key, outcome in outcomes.items():
         if outcome in ("invalid", "insufficient"):
             assert f"{outcome}: faults/run[net-{key}-fp32-cpu]:" in result.out, "pytest says the word"
+
+
+@pytest.mark.parametrize(
+    ("stage", "code"),
+    [
+        *[(stage, 1) for stage in ("suite", "inputs", "metrics", "test setup", "test call")],
+        *[(stage, 12) for stage in ("start", "load", "measure", "compile", "lease", "files")],
+    ],
+)
+def test_what_the_user_gave_is_a_failure_and_no_trouble_of_the_machine(stage, code):
+    record = Record(case="s/b[c]", node="n", axes={}, outcome="error", stage=stage)
+    assert exit_code(1, [record], 0, None) == code
 
 
 def test_no_case_selected_fails_and_is_said(project):

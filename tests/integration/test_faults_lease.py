@@ -6,7 +6,9 @@ import itertools
 import os
 import signal
 import sys
+import tempfile
 import traceback
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -149,13 +151,18 @@ def test_a_set_that_is_not_had_whole_is_given_back(state):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes another user")
-def test_another_user_can_hold_the_device(state):
-    with lease.hold(("cpu",), timeout_s=0.1):
-        pass
-    for folder in (state, *state.parents):
-        if folder.stat().st_uid == 0 and folder.name.startswith(("pytest-", "test_", "bed")):
-            folder.chmod(0o755)  # pytest makes its folders private; the state itself is for all
-    state.chmod(0o1777)
+def test_another_user_can_hold_the_device(monkeypatch):
+    # Not below pytest's own folders, which are closed to others.
+    with tempfile.TemporaryDirectory(prefix="mlbench-test-") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("MLBENCH_STATE", f"{folder}/state")
+        with lease.hold(("cpu",), timeout_s=0.1):
+            pass
+        assert hold_as_another_user() == 0
+
+
+def hold_as_another_user():
+    """Hold the device in a process of the user `nobody`; returns its exit status, 0 when all went well."""
     child = os.fork()
     if child == 0:  # the other user
         code = 1
@@ -169,4 +176,4 @@ def test_another_user_can_hold_the_device(state):
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    return os.waitstatus_to_exitcode(status)

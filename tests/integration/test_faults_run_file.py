@@ -63,7 +63,7 @@ def test_a_disk_that_fills_up_keeps_the_earlier_records(bed):
     assert {key: record.outcome for key, record in result.records.items()} == {"one": "pass"}
     assert (parts / "main.jsonl").read_text().endswith("}\n"), "no half of a line is left"
     assert not bed.run_file.with_name("run.jsonl.part").exists()
-    assert "1 cases: 1 pass" in result.out
+    assert "1 case: 1 pass" in result.out
     (bed.project / "conftest.py").unlink()
     again = bed.run("--mlbench-resume=run.jsonl")
     assert again.records["one"].resumed

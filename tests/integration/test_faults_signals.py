@@ -46,7 +46,7 @@ def test_ctrl_c_keeps_finished_records_and_ends_the_agent(bed, case):
     assert {key: record.outcome for key, record in result.records.items()} == {"quick": "pass"}
     assert result.run.footer["exitstatus"] == 2
     assert not runfile.parts_dir(bed.run_file).exists()
-    assert "1 cases: 1 pass. Run file: " in result.out
+    assert "1 case: 1 pass. Run file: " in result.out
     assert "KeyboardInterrupt" in result.out
 
 

@@ -201,7 +201,7 @@ def test_what_was_asked_and_what_happened_are_recorded(records):
     happened = record.scenario["happened"]
     assert happened["warm_up"]["samples"] >= 77
     assert happened["warm_up"]["duration_ns"] >= 0.03e9
-    assert happened["gc"] == {} if "gc" in happened else happened["main"]["gc"]["on_in_block"] is False
+    assert happened["main"]["gc"] == {"on_in_block": False, "on_outside": True}
     bounds = np.array(happened["main"]["bounds_ns"])
     assert len(bounds) == happened["main"]["blocks"] == len(record.samples["block_starts"])
     assert (bounds[:, 1] > bounds[:, 0]).all()

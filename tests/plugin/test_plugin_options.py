@@ -232,7 +232,7 @@ def test_quiet_prints_one_summary_line(project):
     result = project.run("--mlbench", "-q", *ONE)
     ours = [line for line in result.outlines if "digits" in line]
     assert len(ours) == 0 or all("Run file:" in line for line in ours)
-    result.stdout.fnmatch_lines(["1 cases: 1 pass. Run file: *.jsonl"])
+    result.stdout.fnmatch_lines(["1 case: 1 pass. Run file: *.jsonl"])
     result.stdout.no_fnmatch_line("*p50*")
 
 

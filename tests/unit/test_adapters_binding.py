@@ -12,6 +12,7 @@ IMAGE = TensorSpec("image", "float32", (-1, 3, 8, 8))
 MASK = TensorSpec("mask", "bool", (-1, -1))
 FIXED = TensorSpec("token", "int64", (2, 16))
 SCALAR = TensorSpec("scale", "float32", ())
+TABLE = TensorSpec("table", "float32", (4,))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,12 @@ def test_a_model_without_inputs_says_so():
         ([MASK], {"batch": 3, "shapes": {"mask": [-1, 5]}}, {"mask": [3, 5]}),
         ([MASK], {"batch": 3, "shapes": {"mask": [2, 5]}}, {"mask": [2, 5]}),
         ([IMAGE, MASK], {"batch": 2, "shapes": {"mask": [2, 9]}}, {"image": [2, 3, 8, 8], "mask": [2, 9]}),
+        # The only shape of data is the only input's, whatever they are called.
+        ([MASK], {"batch": 3, "shapes": {"tokens": [3, 5]}}, {"mask": [3, 5]}),
+        # An input without a batch dimension is told the shape of a batch of one.
+        ([TABLE], {"batch": 1, "shapes": {"table": [1, 4]}}, {"table": [4]}),
+        ([TABLE], {"batch": 1}, {"table": [4]}),
+        ([IMAGE, SCALAR], {"batch": 1, "shapes": {"scale": [1]}}, {"image": [1, 3, 8, 8], "scale": []}),
     ],
 )
 def test_static_shapes(specs, options, shapes):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -259,12 +258,8 @@ def test_tflite_runtime_is_the_same_session_class():
     assert tflite_runtime_adapter.NAME == "tflite_runtime"
 
 
-@pytest.mark.skipif(
-    "MLBENCH_TEST_TFLITE_PYTHON" not in os.environ,
-    reason="set MLBENCH_TEST_TFLITE_PYTHON to a Python with tflite-runtime==2.14.0 and numpy<2",
-)
 @pytest.mark.parametrize(("path", "where"), [(FLOAT, "xnnpack"), (HALF, "xnnpack"), (INT8, "cpu")])
-def test_tflite_runtime_runs_in_an_environment_of_its_own(path, where):
+def test_tflite_runtime_runs_in_an_environment_of_its_own(tflite_python, path, where):
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -279,6 +274,6 @@ for batch in (1, 4):
     assert out.shape == (batch, 10), out.shape
 print(sorted({node.where for node in session.placement().nodes if node.compute}), *adapter.versions().values())
 """
-    python = os.environ["MLBENCH_TEST_TFLITE_PYTHON"]
-    done = subprocess.run([python, "-c", code, str(ROOT), path], capture_output=True, text=True, timeout=60)
+    command = [str(tflite_python), "-c", code, str(ROOT), path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == [f"['{where}']", "2.14.0"], done.stderr

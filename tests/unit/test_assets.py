@@ -142,7 +142,16 @@ def test_a_model_cut_off_anywhere_is_an_asset_error_or_as_good_as_whole(suite):
 
 @pytest.mark.parametrize(
     "content",
-    [b"not a model" * 100, b"\xff" * 64, b"\x08", b"\x3b\x00", b"PK\x03\x04" + bytes(64), bytes(64), b"<html></html>"],
+    [
+        b"not a model" * 100,
+        b"\xff" * 64,
+        b"\x08",
+        b"\x3b\x00",
+        b"\x3a\x03\x12\x01g\x0d\x00",
+        b"PK\x03\x04" + bytes(64),
+        bytes(64),
+        b"<html></html>",
+    ],
 )
 def test_what_is_no_model_is_an_asset_error(suite, content):
     assert "is truncated or not an ONNX model" in refusal(write(suite.parent / "net.onnx", content), suite)

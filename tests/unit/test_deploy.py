@@ -136,16 +136,16 @@ def test_leaving_the_agent_leaves_no_process_and_no_file(tmp_path, monkeypatch):
 
 @posix
 def test_leaving_by_an_exception_does_not_wait_for_an_agent_that_hangs(tmp_path):
-    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt), Agent(Cpu(), None, agent_sources(FAULTY)) as agent:
         pid = agent.hello["pid"]
         arguments = {"adapter": "mlbench_adapters.mlbench_faulty_adapter", "framework": "json"}
         arguments |= {"path": str(tmp_path / "model.json"), "options": {**OPTIONS, "fault": "hang_gil"}}
         agent._channel.send(("load", arguments, 60.0))
         time.sleep(0.2)
+        begin = time.monotonic()
         raise KeyboardInterrupt
+    assert time.monotonic() - begin < 0.9  # execnet alone waits for a second before it ends a process
     assert gone(pid)
-    assert time.monotonic() - begin < 5
 
 
 def test_the_working_directory_does_not_shadow_what_the_agent_imports(tmp_path, monkeypatch, start):
@@ -218,6 +218,13 @@ def test_a_large_array_arrives_whole_and_comes_back(start, tmp_path):
 def test_any_plain_array_can_be_sent(shared, array):
     shared.send_array("x", array, 5.0)
     assert shared.call("inputs", "steps", 5.0, steps=[], mapping={}) is None
+
+
+def test_an_empty_array_is_one_piece(shared, monkeypatch):
+    asked = []
+    monkeypatch.setattr(shared, "call", lambda *_, **given: asked.append((given["data"], given["done"])))
+    shared.send_array("x", np.zeros((0, 3), np.float32), 5.0)
+    assert asked == [(b"", True)]
 
 
 def test_each_piece_is_acknowledged(shared, monkeypatch):

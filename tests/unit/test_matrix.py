@@ -213,9 +213,7 @@ class TestOverrides:
         ]
         expect = {"latency": {"p99": "<= 5 ms"}}
         cases = cases_of(model=["m", "n"], precision=["fp32", "int8"], expect=expect, override=rules)
-        found = [
-            (case.benchmark.timeout_s, case.benchmark.expect.limits["latency.p99"][0].text) for case in cases
-        ]
+        found = [(case.benchmark.timeout_s, case.benchmark.expect.limits["latency.p99"][0].text) for case in cases]
         assert found == [(120, "<= 5 ms"), (9, "<= 9 ms"), (7, "<= 5 ms"), (7, "<= 9 ms")]
 
     def test_the_scenario_of_the_case_is_changed_too(self):
@@ -242,10 +240,7 @@ class TestOverrides:
 class TestFiles:
     def test_a_case_without_a_file_names_itself_and_three_remedies(self):
         message = refusal(framework=["onnxruntime", "litert"], precision=["fp32", "int8"])
-        assert (
-            'case digits/classify[m-litert-int8-cpu]: model "m" has no int8 for tflite (it has fp32)'
-            in message
-        )
+        assert 'case digits/classify[m-litert-int8-cpu]: model "m" has no int8 for tflite (it has fp32)' in message
         assert "Add files.tflite.int8 to the model" in message
         assert 'exclude = [{ framework = "litert", precision = "int8", reason = "..." }]' in message
         assert "quantize" not in message, "only ONNX files can be quantised here"
@@ -304,9 +299,7 @@ class TestFiles:
 class TestThreads:
     def test_a_framework_without_the_option_is_refused(self):
         message = refusal(framework=["onnxruntime", "litert"], threads=[1, 2])
-        assert message.startswith(
-            ".threads: case digits/classify[m-litert-fp32-cpu-t1]: litert has no option"
-        )
+        assert message.startswith(".threads: case digits/classify[m-litert-fp32-cpu-t1]: litert has no option")
 
     def test_it_can_be_excluded(self):
         rule = {"framework": "litert", "reason": "no threads"}

@@ -461,14 +461,9 @@ class TestPythonSuites:
 
 
 _VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 3)
-    | st.floats()
-    | st.sampled_from(["", "m", "fp32", "a:b", "<= 1"]),
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.sampled_from(["", "m", "fp32", "a:b", "<= 1"]),
     lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.dictionaries(st.sampled_from(["name", "onnx", "fp32", "*"]), inner, max_size=2)
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["name", "onnx", "fp32", "*"]), inner, max_size=2)
     ),
     max_leaves=5,
 )

@@ -68,9 +68,7 @@ def refusal(**keys):
 
 
 def test_what_is_left_out_has_the_default_of_the_spec():
-    assert read() == BenchmarkSpec(
-        "b", ("m",), (FrameworkSpec("onnxruntime", "onnxruntime"),), ("fp32",), ("cpu",)
-    )
+    assert read() == BenchmarkSpec("b", ("m",), (FrameworkSpec("onnxruntime", "onnxruntime"),), ("fp32",), ("cpu",))
 
 
 def test_every_setting_is_read():
@@ -311,10 +309,7 @@ class TestReferences:
 
     def test_a_framework_is_named_by_its_id_or_its_registered_name(self):
         entry = {"name": "tvm", "options": {"threads": [1, 2]}}
-        assert (
-            read(framework=[entry], reference={"framework": "tvm_threads2"}).reference.framework
-            == "tvm_threads2"
-        )
+        assert read(framework=[entry], reference={"framework": "tvm_threads2"}).reference.framework == "tvm_threads2"
         assert read(framework=[entry], reference={"framework": "tvm"}).reference.framework == "tvm"
 
 
@@ -501,15 +496,10 @@ def test_an_override_may_name_another_precision_to_drop_from():
 
 
 _VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-2, 2)
-    | st.sampled_from(["", "m", "fp32", "cpu", "a:b", "<= 1 ms"]),
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", "m", "fp32", "cpu", "a:b", "<= 1 ms"]),
     lambda inner: (
         st.lists(inner, max_size=2)
-        | st.dictionaries(
-            st.sampled_from(["kind", "when", "set", "reason", "precision", "p99", "file"]), inner
-        )
+        | st.dictionaries(st.sampled_from(["kind", "when", "set", "reason", "precision", "p99", "file"]), inner)
     ),
     max_leaves=6,
 )

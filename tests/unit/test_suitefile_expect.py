@@ -238,9 +238,7 @@ class TestFurtherMetrics:
 
     @OWN
     def test_a_new_name_takes_no_unit_since_its_own_is_not_known(self, known, keys):
-        assert "the unit of this metric is not known" in refusal(
-            {"latency": {"p98": "<= 1 ms"}}, known, **keys
-        )
+        assert "the unit of this metric is not known" in refusal({"latency": {"p98": "<= 1 ms"}}, known, **keys)
 
     @OWN
     def test_a_key_below_a_known_metric_is_still_refused(self, known, keys):

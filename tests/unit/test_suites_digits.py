@@ -70,9 +70,7 @@ def sums():
 
 def test_every_file_has_the_declared_hash():
     committed = {
-        path.relative_to(SUITE).as_posix()
-        for folder in ("data", "models")
-        for path in (SUITE / folder).iterdir()
+        path.relative_to(SUITE).as_posix() for folder in ("data", "models") for path in (SUITE / folder).iterdir()
     }
     assert set(sums()) == committed
     for name, digest in sums().items():

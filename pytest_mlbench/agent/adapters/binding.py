@@ -61,16 +61,33 @@ def check_inputs(specs: Iterable[TensorSpec], inputs: Mapping[str, np.ndarray[An
             )
 
 
+def asked_shape(spec: TensorSpec, options: Mapping[str, Any], alone: bool) -> list[int] | None:
+    """Return the whole shape that `options["shapes"]` asks of an input, None when it does not.
+
+    For the only input of a model (`alone`) the only shape there counts, whatever its name: data and model may
+    name the same thing differently. An input that has no batch dimension is asked for one sample's shape.
+    """
+    given = options.get("shapes") or {}
+    shape = given.get(spec.name)
+    if shape is None and alone and len(given) == 1:
+        shape = next(iter(given.values()))
+    if shape is None:
+        return None
+    sample_only = len(shape) == len(spec.shape) + 1 and int(shape[0]) == 1
+    return [int(size) for size in (shape[1:] if sample_only else shape)]
+
+
 def static_shapes(specs: Iterable[TensorSpec], options: Mapping[str, Any]) -> dict[str, list[int]]:
     """Fix every input's shape: `options["shapes"]` first, then `options["batch"]` for a free first dimension.
 
     Raises ValueError for a dimension that stays free, and for a fixed one that differs from what is asked.
     """
-    given = options.get("shapes") or {}
+    specs = list(specs)
     batch = int(options.get("batch") or 1)
     shapes = {}
     for spec in specs:
-        shape = [int(size) for size in given.get(spec.name, spec.shape)]
+        asked = asked_shape(spec, options, alone=len(specs) == 1)
+        shape = list(spec.shape) if asked is None else asked
         if shape and shape[0] < 0:
             shape[0] = batch
         if any(size < 0 for size in shape):
@@ -82,8 +99,9 @@ def static_shapes(specs: Iterable[TensorSpec], options: Mapping[str, Any]) -> di
             want in (-1, have)
             for want, have in zip(spec.shape, shape)  # noqa: B905  strict= needs Python 3.10
         )
-        fixed_batch = spec.shape[:1] != (-1,) and bool(spec.shape) and "batch" in options
-        if not fits or (fixed_batch and spec.name not in given and shape[0] != batch):
+        # With a batch of 1 a fixed first dimension may be no batch at all: that shows when the samples are matched.
+        fixed_batch = spec.shape[:1] != (-1,) and bool(spec.shape) and batch > 1
+        if not fits or (fixed_batch and asked is None and shape[0] != batch):
             raise ValueError(
                 f"model input {spec.name!r} has shape {show_shape(spec.shape)} "
                 f"and cannot take a batch of {batch} (asked for {show_shape(shape)})"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..api import Node, Placement, TensorSpec
-from .binding import check_inputs, precision
+from .binding import asked_shape, check_inputs, precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -129,12 +129,17 @@ def _properties(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fix_shapes(openvino: Any, model: Any, options: Mapping[str, Any]) -> None:
-    given = options.get("shapes") or {}
+    """Fix what the model leaves free as far as it is told; what the file fixes stays."""
     batch = options.get("batch")
     fixed = {}
     for port in model.inputs:
-        shape = openvino.PartialShape(given.get(_input_name(port), port.partial_shape))
-        if batch and len(shape) and shape[0].is_dynamic:
+        shape = openvino.PartialShape(port.partial_shape)
+        spec = _spec(port, _input_name(port))
+        asked = asked_shape(spec, options, alone=len(model.inputs) == 1) or []
+        for place, size in enumerate(spec.shape):
+            if size < 0 and len(asked) == len(spec.shape) and asked[place] > 0:
+                shape[place] = asked[place]
+        if batch and spec.shape and shape[0].is_dynamic:
             shape[0] = int(batch)
         if shape != port.partial_shape:
             fixed[port] = shape

@@ -168,6 +168,15 @@ def test_generated_samples_are_prepared_too():
         samples.generate([TensorSpec("x", "float32", (-1, -1))], "normal", 5, 0, {}, 2)
 
 
+def test_generated_samples_are_one_by_one_whatever_batch_the_model_fixes():
+    samples, fixed = Samples(), TensorSpec("x", "float32", (4, 3))
+    samples.batch = 4
+    samples.generate([fixed], "normal", 8, 0, {}, 2)
+    samples.fit([fixed], 4, 0)
+    assert samples.raw["x"].shape == (8, 3)
+    assert samples.inputs(samples.indices(0))["x"].shape == (4, 3)
+
+
 # --- order --------------------------------------------------------------------------------------------------
 
 

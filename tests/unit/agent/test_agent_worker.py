@@ -347,7 +347,7 @@ def test_a_warm_up_of_nothing_still_calibrates(adapter):
 def test_the_warm_up_calibrates_on_its_second_half(adapter, monkeypatch):
     """The first calls of a model are slower: they would make samples too short."""
     one, _ = made(adapter)
-    times = iter([90_000] * 4 + [1_000] * 5)
+    times = iter([90_000] * 6 + [1_000] * 3)  # slow: most of all, and less than half of the second half
     monkeypatch.setattr(timing, "time_call", lambda call: next(times))
     monkeypatch.setattr(timing, "clock_cost_ns", lambda: 40.0)
     assert one.warm_up(0.0, 9)["call_ns"] == 960
@@ -376,7 +376,7 @@ def test_counters_tell_the_memory_of_generated_samples(adapter):
     one.steps([], {})
     one.load("fake_adapter", "json", "model", {})
     assert one.counters()["generated_bytes"] == 0
-    one.generate("normal", 2_000_000, 0, {}, 2)
+    one.generate("normal", 2_000_000, 0, {}, 2, 1)
     if "rss_bytes" in counters.memory():
         assert one.counters()["generated_bytes"] > 10_000_000
 

@@ -159,8 +159,8 @@ def test_the_three_slowest_stages_of_those_that_users_wait_for():
     stages = [{"load": 5_000_000, "measure": 10**12}, {"prepare": 2_000_000_000, "first": 1_000}, {"start": 7_000_000}]
     records = [record(str(i), stages_ns=each) for i, each in enumerate(stages)]
     assert terminal.lines(records)[-1] == (
-        "slowest stages: prepare 2.00 s digits/classify[net-1-fp32-cpu]; start 7.00 ms digits/classify[net-2-fp32-cpu]; "
-        "load 5.00 ms digits/classify[net-0-fp32-cpu]"
+        "slowest stages: prepare 2.00 s digits/classify[net-1-fp32-cpu]; "
+        "start 7.00 ms digits/classify[net-2-fp32-cpu]; load 5.00 ms digits/classify[net-0-fp32-cpu]"
     )
     assert not any("slowest" in line for line in terminal.lines([record("a")]))
 
