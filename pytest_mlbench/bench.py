@@ -124,24 +124,25 @@ class Bench:
                 file=self.case.suite.path,
                 key=f"{self.case.benchmark.name}.expect.equivalence",
             )
+        return self._under_lease(lambda: self._measured_alone(reference))
+
+    def _measured_alone(self, reference: Mapping[str, npt.NDArray[Any]] | None) -> Record:
         executor = self._executor(self.case)
-        timeout_s = self._session.options.lease_timeout_s
-        with lease.hold(self.device.resources, timeout_s=timeout_s, waiting=self._session.progress.say):
-            identity = executor.identity()
-            resumed = self._session.resumed(self.case.id, identity)
-            if resumed is not None:
-                self.resumed = True
-                return resumed
-            executed = executor.run()
-            self._outputs = executed.measurement.outputs
-            metrics = self._metrics(executed)
-            checks = judge(
-                self.case,
-                executed,
-                metrics,
-                lambda: reference if reference is not None else self._reference(),
-                lambda other: self._executor(other).outputs(),
-            )
+        identity = executor.identity()
+        resumed = self._session.resumed(self.case.id, identity)
+        if resumed is not None:
+            self.resumed = True
+            return resumed
+        executed = executor.run()
+        self._outputs = executed.measurement.outputs
+        metrics = self._metrics(executed)
+        checks = judge(
+            self.case,
+            executed,
+            metrics,
+            lambda: reference if reference is not None else self._reference(),
+            lambda other: self._executor(other).outputs(),
+        )
         return self._judged(executed, metrics, checks, identity)
 
     def _reference(self) -> Mapping[str, npt.NDArray[Any]] | None:
