@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the environment of tflite-runtime 2.14: numpy < 2, and a Python that it has wheels for. The project and
-# its test tools go in too, so that the frameworks' contract is tested there as well.
+# its test tools go in too (onnxruntime is their oracle), so that the frameworks' contract is tested there as well.
 # usage: ci/make-tflite.sh PYTHON FOLDER
 set -euo pipefail
 
@@ -9,7 +9,7 @@ for python in "$1" python3.11 python3.10; do
   if "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null; then
     "$python" -m venv "$2"
     "$2/bin/python" "${pip[@]}" --upgrade pip
-    "$2/bin/python" "${pip[@]}" --editable '.[tflite]' --group test
+    "$2/bin/python" "${pip[@]}" --editable '.[tflite,onnxruntime]' --group test
     exit 0
   fi
 done

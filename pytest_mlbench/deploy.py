@@ -6,11 +6,13 @@ import contextlib
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -128,6 +130,8 @@ class Agent:
                 self._forget(log)
 
     def _connect(self, start: Mapping[str, Any]) -> None:
+        if self._python is not None and self._device.is_host:
+            _answers(self._python)
         spec = self._device.gateway(self._python)
         try:
             gateway = self._group.makegateway(spec)
@@ -265,6 +269,19 @@ class Agent:
             for offset in range(0, total, CHUNK_BYTES)
         ]
         return np.frombuffer(b"".join(parts), dtype=dtype).reshape(shape)
+
+
+@lru_cache
+def _answers(python: Path) -> None:
+    """Ask an interpreter for a sign of life, once a session: execnet would wait for one without end."""
+    try:
+        subprocess.run([python, "-c", ""], stdin=subprocess.DEVNULL, capture_output=True, timeout=START_DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        message = f"{python} did not answer within {START_DEADLINE_S:g} s; it must be a Python interpreter"
+        raise StageError("start", message) from None
+    except OSError as error:
+        message = f"cannot start an agent with python={python}: {error}; it must be a Python interpreter"
+        raise StageError("start", message) from None
 
 
 def load(agent: Agent, framework: Framework, path: str, options: Mapping[str, Any], deadline_s: float) -> Loaded:

@@ -8,6 +8,7 @@ device counts as busy until the last process that touches it has gone, even when
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pytest_mlbench.errors import StageError
+from pytest_mlbench.errors import RunFileError, StageError
 
 HEARTBEAT_S = 10.0
 _POLL_S = 0.02
@@ -114,6 +115,27 @@ def _wait_for_agents(resource: str, deadline: float, waiting: Callable[[str], No
                 time.sleep(_POLL_S)
             else:
                 return
+
+
+@contextlib.contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Hold a file that one run writes; RunFileError at once when another run that lives does."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    try:
+        lock = FileLock(state_dir() / f"run-{name}.lock", mode=0o666)
+        lock.acquire(timeout=0)
+    except Timeout:
+        message = f"another run is writing {path}; wait for it, or name another file with --mlbench-output"
+        raise RunFileError(message) from None
+    except OSError:  # the cases, which need locks more, tell of it with its remedy
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def _write_holder(resource: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Generator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mlbench import __version__, collect, environment
+from pytest_mlbench import __version__, collect, environment, lease
 from pytest_mlbench.bench import Bench
 from pytest_mlbench.errors import RunFileError
 from pytest_mlbench.outcome import exit_code, finish_record
@@ -30,6 +31,7 @@ class Recording:
         self._order: list[str] = []
         self._ordinary_failures = 0
         self._trouble: str | None = None
+        self._held = contextlib.ExitStack()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note the order of cases, which the run file keeps."""
@@ -55,6 +57,7 @@ class Recording:
                 raise pytest.UsageError(f"--mlbench-resume: {error}; {remedy}") from None
         if self.session.worker is None and not self.session.measures_nothing:
             try:
+                self._held.enter_context(lease.sole_writer(self.session.run_file))
                 runfile.begin(self.session.run_file, self._header())
             except RunFileError as error:
                 raise pytest.UsageError(str(error)) from None
@@ -131,6 +134,7 @@ class Recording:
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         """Print JSON last, after pytest's own closing line, so that scripts take the last line."""
         self.session.close()
+        self._held.close()
         if self.session.worker is None and self.run is not None and self.session.options.format == "json":
             from pytest_mlbench.reporters import json
 

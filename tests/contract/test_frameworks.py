@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pytest_mlbench
 from pytest_mlbench.frameworks.api import Framework
 
 if sys.version_info >= (3, 11):
@@ -28,7 +29,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-AGENT = ROOT / "pytest_mlbench" / "agent"
+PACKAGE = Path(pytest_mlbench.__file__).parent  # of the sources, or of the wheel that is tested
+AGENT = PACKAGE / "agent"
 ADAPTERS = sorted(path.stem for path in (AGENT / "adapters").glob("*.py"))
 DIGITS = ROOT / "suites" / "digits" / "models"
 
@@ -269,7 +271,7 @@ print(sorted(heavy & set(sys.modules)))
     modules = [f"pytest_mlbench.agent.adapters.{name}" for name in ADAPTERS if name != "__init__"]
     modules += ["pytest_mlbench.agent.onnx_precision"]
     modules += [path.partition(":")[0] for path in FRAMEWORKS.values()]
-    done = python(code, str(ROOT), *modules)
+    done = python(code, str(PACKAGE.parent), *modules)
     assert done.stdout.strip() == "[]", done.stderr
 
 

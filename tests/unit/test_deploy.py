@@ -167,6 +167,17 @@ def test_an_interpreter_that_is_none(tmp_path):
 
 
 @posix
+def test_an_interpreter_that_never_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(deploy, "START_DEADLINE_S", 0.3)
+    silent = tmp_path / "python"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    silent.chmod(0o755)
+    with pytest.raises(StageError) as caught:
+        Agent(Cpu(), silent, agent_sources()).__enter__()
+    assert str(caught.value) == f"start: {silent} did not answer within 0.3 s; it must be a Python interpreter"
+
+
+@posix
 def test_an_interpreter_without_numpy_is_told_from_what_it_printed(tmp_path):
     wrapper = tmp_path / "python"
     wrapper.write_text(f'#!/bin/sh\nexec "{sys._base_executable}" -I -S "$@"\n', encoding="utf-8")

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from pytest_mlbench import lease
-from pytest_mlbench.errors import StageError
+from pytest_mlbench.errors import RunFileError, StageError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes and uses flock")
 
@@ -244,3 +244,33 @@ def test_without_a_setting_the_state_is_shared_by_all_users(monkeypatch, tmp_pat
     monkeypatch.delenv("MLBENCH_STATE")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert lease.state_dir() == tmp_path / "mlbench-state"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pytest_mlbench import lease
+
+with lease.sole_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_run_file_has_one_writer_at_a_time(tmp_path):
+    path = tmp_path / "run.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunFileError) as caught, lease.sole_writer(path):
+            pass
+        assert str(caught.value) == (
+            f"another run is writing {path}; wait for it, or name another file with --mlbench-output"
+        )
+        with lease.sole_writer(tmp_path / "another.jsonl"):
+            pass
+        other.kill()
+    with lease.sole_writer(path):  # the kernel gave a killed writer's lock back
+        assert list(lease.state_dir().glob("run-*.lock"))
+    assert not list(lease.state_dir().glob("run-*.lock"))

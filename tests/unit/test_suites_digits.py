@@ -121,7 +121,7 @@ def test_calibration_holds_no_test_sample(calibration, images):
 
 def test_the_split_is_the_one_the_readme_tells(test_set, calibration):
     """Draw it again from the source: the rest, trained on, shares no sample with the test set."""
-    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is a maker's tool")
+    datasets = pytest.importorskip("sklearn.datasets")
     selection = pytest.importorskip("sklearn.model_selection")
     digits = datasets.load_digits()
     x, y = digits.images.astype(np.uint8), digits.target.astype(np.int64)
