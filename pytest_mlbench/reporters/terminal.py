@@ -51,7 +51,8 @@ def lines(records: Sequence[Record], verbosity: int = 0) -> list[str]:
         measured = [record for record in group if record.outcome != "skip"]
         if measured:
             found += [f"{suite}", *_table(measured), ""]
-        found += _skips(group)
+        skips = _skips(group)
+        found += [*skips, ""] if skips else []
         if verbosity > 0:
             found += _details(measured)
     found += _slowest(records)
