@@ -145,7 +145,7 @@ def test_skips_with_one_reason_are_one_line():
 
 def test_a_suite_that_was_skipped_whole_has_no_table():
     lines = terminal.lines([record("a", "skip", reason="no")])
-    assert lines == ["skipped 1: no (classify[net-a-fp32-cpu])"]
+    assert lines == ["skipped 1: no (classify[net-a-fp32-cpu])", ""]
 
 
 def test_suites_are_grouped_in_the_order_they_came():
