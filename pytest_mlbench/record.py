@@ -16,6 +16,8 @@ SCHEMA = 1
 Direction = Literal["lower", "higher", "none"]
 Origin = Literal["measured", "derived", "declared"]
 Outcome = Literal["pass", "fail", "skip", "invalid", "insufficient", "error"]
+Verdict = Literal["pass", "regressed", "improved", "inconclusive", "invalid"]
+Method = Literal["rounds", "exact", "mcnemar", "runs"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,39 @@ class CheckResult:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """One metric of one case, base against candidate, and the verdict on it.
+
+    `method` tells how it was decided: "rounds" (paired rounds of fresh processes), "exact" (a deterministic
+    value), "mcnemar" (right or wrong on the same samples) or "runs" (records of whole runs). `change` is how
+    the candidate differs, as a share of the base (0.03 is 3 % more; for accuracies the difference itself),
+    and `interval` holds it at `confidence`. `p` is that of "worse than the margin by chance", judged against
+    `alpha`. `detectable` is the least worsening that would have been found in four of five such comparisons.
+    """
+
+    metric: str
+    unit: str
+    direction: Direction
+    method: Method
+    verdict: Verdict
+    reason: str = ""  # in words: by how much, how sure, or why there is no verdict
+    base: float | None = None
+    candidate: float | None = None
+    change: float | None = None
+    interval: tuple[float, float] | None = None
+    confidence: float | None = None
+    n: int = 0  # rounds, samples or runs behind the verdict
+    p: float | None = None
+    alpha: float | None = None
+    margin: float = 0.0
+    ignore_below: float = 0.0
+    detectable: float | None = None
+    waived: str = ""  # the reason of the waiver that accepts this regression
+    base_values: tuple[float, ...] = ()  # of every round, screening rounds first
+    candidate_values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Record:
     """One case's result. Every field is a JSON value, so a record is a line of the run file as it stands."""
 
@@ -75,6 +110,8 @@ class Record:
     hashes: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    comparisons: tuple[Comparison, ...] = ()  # with --mlbench-base
+    base: dict[str, Any] = field(default_factory=dict)  # what it was compared with, and the rounds as they happened
     started: str = ""  # ISO 8601, UTC
     wall_s: float = 0.0
 
@@ -101,6 +138,8 @@ class Record:
                 raise ValueError(f"{key} is missing")
         values["metrics"] = tuple(_metric(entry, f"metrics[{i}]") for i, entry in enumerate(values.get("metrics", ())))
         values["checks"] = tuple(_check(entry, f"checks[{i}]") for i, entry in enumerate(values.get("checks", ())))
+        given = enumerate(values.get("comparisons", ()))
+        values["comparisons"] = tuple(_comparison(entry, f"comparisons[{i}]") for i, entry in given)
         for key, ns in values.get("stages_ns", {}).items():
             _number(ns, f"stages_ns.{key}")
         for key, share in _mapping(values.get("placement", {}).get("precision", {}), "placement.precision").items():
@@ -113,7 +152,8 @@ class Record:
 _RECORD: Mapping[str, type | tuple[object, ...]] = {
     **dict.fromkeys(("case", "node", "reason", "stage", "resumed", "reference", "fingerprint", "started"), str),
     **dict.fromkeys(("axes", "samples", "scenario", "placement", "stages_ns", "target", "hashes", "environment"), dict),
-    **dict.fromkeys(("metrics", "checks"), list),
+    **dict.fromkeys(("metrics", "checks", "comparisons"), list),
+    "base": dict,
     "outcome": get_args(Outcome),
     "wall_s": float,
 }
@@ -126,6 +166,14 @@ _CHECK: Mapping[str, type | tuple[object, ...]] = {
     **dict.fromkeys(("name", "message"), str),
     "outcome": ("pass", "fail", "invalid", "insufficient"),
     "facts": dict,
+}
+_COMPARISON: Mapping[str, type | tuple[object, ...]] = {
+    **dict.fromkeys(("metric", "unit", "reason", "waived"), str),
+    "direction": get_args(Direction),
+    "method": get_args(Method),
+    "verdict": get_args(Verdict),
+    "n": int,
+    **dict.fromkeys(("margin", "ignore_below"), float),
 }
 
 
@@ -158,14 +206,41 @@ def _metric(entry: object, where: str) -> Metric:
         values[key] = given.get(key)
         if values[key] is not None:
             _number(values[key], f"{where}.{key}")
-    interval = given.get("interval")
-    if interval is not None:
-        if not isinstance(interval, (list, tuple)) or len(interval) != 2:
-            raise ValueError(f"{where}.interval: expected two numbers")
-        for bound in interval:
-            _number(bound, f"{where}.interval")
-        values["interval"] = tuple(interval)
+    values["interval"] = _interval(given, where)
     return Metric(**values)
+
+
+def _interval(given: Mapping[str, Any], where: str) -> tuple[float, float] | None:
+    interval = given.get("interval")
+    if interval is None:
+        return None
+    if not isinstance(interval, (list, tuple)) or len(interval) != 2:
+        raise ValueError(f"{where}.interval: expected two numbers")
+    low, high = interval
+    _number(low, f"{where}.interval")
+    _number(high, f"{where}.interval")
+    return low, high
+
+
+def _comparison(entry: object, where: str) -> Comparison:
+    values = _values(entry, _COMPARISON, where)
+    given = _mapping(entry, where)
+    for key in ("metric", "unit", "direction", "method", "verdict"):
+        if key not in values:
+            raise ValueError(f"{where}.{key} is missing")
+    for key in ("base", "candidate", "change", "confidence", "p", "alpha", "detectable"):
+        values[key] = given.get(key)
+        if values[key] is not None:
+            _number(values[key], f"{where}.{key}")
+    values["interval"] = _interval(given, where)
+    for key in ("base_values", "candidate_values"):
+        found = given.get(key, ())
+        if not isinstance(found, (list, tuple)):
+            raise ValueError(f"{where}.{key}: expected numbers")
+        for number in found:
+            _number(number, f"{where}.{key}")
+        values[key] = tuple(found)
+    return Comparison(**values)
 
 
 def _check(entry: object, where: str) -> CheckResult:

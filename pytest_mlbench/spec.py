@@ -131,6 +131,18 @@ class MaxDrop:
 
 
 @dataclass(frozen=True)
+class Regression:
+    """How much worse than the base revision a metric may be. Worse is what the metric's direction says.
+
+    `margin` is relative (0.03 is 3 %), for accuracies absolute (0.005 is half a percentage point). A change of
+    less than `ignore_below`, in the metric's own unit, is never a regression.
+    """
+
+    margin: float
+    ignore_below: float = 0.0
+
+
+@dataclass(frozen=True)
 class Reference:
     """What outputs are compared with: another case of the same model (empty: the same value as the case's own)."""
 
@@ -148,6 +160,8 @@ class Expect:
     equivalence: Mapping[str, Tolerance] = field(default_factory=dict)  # by precision, "*" for all
     placement: Mapping[str, Limit] = field(default_factory=dict)  # "cpu" or "int8" -> share of compute nodes
     compliance: tuple[str, ...] = ()  # "repeat_sample", "timed_outputs", "batch_invariance"
+    regressions: Mapping[str, Regression] = field(default_factory=dict)  # by metric; empty: the session's default
+    unchanged: Mapping[str, Tolerance] = field(default_factory=dict)  # by precision, "*" for all: against the base
 
 
 @dataclass(frozen=True)
