@@ -20,6 +20,7 @@ from pytest_mlbench.execute import Executed, Executor, variant
 from pytest_mlbench.judge import judge
 from pytest_mlbench.matrix import Case
 from pytest_mlbench.metrics import calling
+from pytest_mlbench.preparation import Preparation
 from pytest_mlbench.record import CheckResult, Metric, Outcome, Record
 from pytest_mlbench.stores.runfile import encode_samples
 
@@ -102,14 +103,14 @@ class Bench:
             else None
         )
         progress = self._session.progress
-        return Executor(
+        preparation = Preparation(
             case,
             framework,
             self.device,
-            self._session.registry,
             lambda stage, share: progress.update(self.case.id, stage, share),
             model,
         )
+        return Executor(preparation, self._session.registry)
 
     def _under_lease(self, work: Callable[[], T]) -> T:
         timeout_s = self._session.options.lease_timeout_s
@@ -128,7 +129,7 @@ class Bench:
 
     def _measured_alone(self, reference: Mapping[str, npt.NDArray[Any]] | None) -> Record:
         executor = self._executor(self.case)
-        identity = executor.identity()
+        identity = executor.preparation.identity()
         resumed = self._session.resumed(self.case.id, identity)
         if resumed is not None:
             self.resumed = True

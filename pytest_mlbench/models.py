@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_mlbench import assets, deploy, registry
+from pytest_mlbench import assets, deploy, provenance, registry
 from pytest_mlbench.devices.api import Device
 from pytest_mlbench.errors import SuiteError
 from pytest_mlbench.frameworks.api import Framework
@@ -32,7 +32,8 @@ class ModelFile:
     sha256: str
     stages_ns: Mapping[str, int] = field(default_factory=dict)
     origin: str = "file"
-    sources: Mapping[str, str] = field(default_factory=dict)  # the suite's own code that made it
+    sources: Mapping[str, str] = field(default_factory=dict)  # hashes of the suite's own code that made it
+    made_by: Mapping[str, str] = field(default_factory=dict)  # module -> file of that code
 
 
 Clock = Callable[[], int]
@@ -41,7 +42,8 @@ Clock = Callable[[], int]
 class ModelMaker:
     """Makes what is not there yet, each in an agent of its own, and keeps it by hash."""
 
-    def __init__(self, case: Case, framework: Framework, device: Device, clock: Clock) -> None:
+    def __init__(self, case: Case, framework: Framework, device: Device, clock: Clock, import_paths: list[str]) -> None:
+        self._import_paths = import_paths
         self._case = case
         self._framework = framework
         self._device = device
@@ -66,29 +68,35 @@ class ModelMaker:
         return self._convert(recipe, precision)
 
     def _build(self, reference: str) -> ModelFile:
-        module = reference.partition(":")[0]
-        source = self._suite.parent / (module.replace(".", "/") + ".py")
-        digest = assets.sha256_of(source) if source.is_file() else ""
-        key = assets.key_of("build", reference, digest, self._case.model.seed)
+        """Let the suite's own function write its model, unless it did and none of the modules it took changed."""
+        key = assets.key_of("build", reference, self._import_paths, self._case.model.seed)
         folder = assets.cached("models", key)
-        path = folder / f"{self._case.model.name}.onnx"
+        path, manifest = folder / f"{self._case.model.name}.onnx", folder / "sources.json"
         stages: dict[str, int] = {}
         with assets.cache_lock(folder):
-            if not path.is_file():
-                with self._agent(None) as agent:
-                    begin = self._clock()
-                    agent.call(
-                        "build",
-                        "build",
-                        self._case.benchmark.timeout_s,
-                        reference=reference,
-                        paths=[str(self._suite.parent)],
-                        out=str(path),
-                        seed=self._case.model.seed,
-                    )
-                    stages["build"] = self._clock() - begin
-        found = assets.check(path, suite=self._suite, root=folder)
-        return ModelFile(path, found, stages, f"built by {reference}", {reference: digest})
+            made_by = provenance.read_manifest(manifest) if path.is_file() else None
+            if made_by is None:
+                manifest.unlink(missing_ok=True)
+                begin = self._clock()
+                made_by = self._run_builder(reference, path)
+                stages["build"] = self._clock() - begin
+                provenance.write_manifest(manifest, made_by)
+            found = assets.check(path, suite=self._suite, root=folder)
+        sources = {name: assets.sha256_of(Path(file)) for name, file in made_by.items()}
+        sources = {reference: sources.pop(reference.partition(":")[0], ""), **sources}
+        return ModelFile(path, found, stages, f"built by {reference}", sources, made_by)
+
+    def _run_builder(self, reference: str, path: Path) -> dict[str, str]:
+        """Build in an agent of its own; returns the modules it imported that are not installed ones."""
+        deadline = self._case.benchmark.timeout_s
+        paths = self._import_paths
+        with self._agent(None) as agent:
+            agent.call(
+                "build", "build", deadline, reference=reference, paths=paths, out=str(path), seed=self._case.model.seed
+            )
+            names = [reference.partition(":")[0].partition(".")[0], *provenance.own_modules(paths)]
+            loaded: dict[str, str] = agent.call("build", "sources", deadline, names=names)
+        return loaded
 
     def _convert(self, recipe: Quantize, precision: str) -> ModelFile:
         source = self._precision(recipe.source)
@@ -106,7 +114,8 @@ class ModelMaker:
         made_from = (source.sha256, calibration, maker, recipe.how, recipe.per_channel, options["activations"])
         path, stages = self._prepared("convert", _PRECISION_MAKER, source.path, options, made_from)
         stages = {**source.stages_ns, **stages}
-        return ModelFile(path, assets.sha256_of(path), stages, f"{recipe.how} from {recipe.source}", source.sources)
+        how = f"{recipe.how} from {recipe.source}"
+        return replace(source, path=path, sha256=assets.sha256_of(path), stages_ns=stages, origin=how)
 
     def compile(self, source: ModelFile, options: Mapping[str, Any]) -> ModelFile:
         """Return the compiled artefact of a framework that compiles, cached by model, options and version."""

@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,19 @@ class Worker:
         function(out + ".part", seed)
         Path(out + ".part").replace(out)
         return origin
+
+    def sources(self, names: list[str]) -> dict[str, str]:
+        """Return the files of the loaded modules that are no installed ones, or whose first name is in `names`."""
+        installed = tuple(sysconfig.get_path(key) + os.sep for key in ("stdlib", "platstdlib", "purelib"))
+        found: dict[str, str] = {}
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None) or ""
+            first = name.partition(".")[0]
+            if not file.endswith(".py") or first in ("mlbench_agent", "mlbench_adapters"):
+                continue
+            if first in names or not file.startswith(installed):
+                found[name] = file
+        return found
 
     def versions(self, adapter: str) -> dict[str, str]:
         """Return the versions of the framework and of what it stands on."""

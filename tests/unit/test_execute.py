@@ -14,6 +14,7 @@ from pytest_mlbench.errors import SuiteError, Unavailable
 from pytest_mlbench.execute import Executor, variant
 from pytest_mlbench.frameworks.api import Framework, Option
 from pytest_mlbench.matrix import Case
+from pytest_mlbench.preparation import Preparation
 from pytest_mlbench.spec import BenchmarkSpec, DatasetSpec, FrameworkSpec, ModelSpec, ScenarioSpec, SuiteSpec
 
 THREADS = Option(int, "Threads.", minimum=1, default=1)
@@ -33,8 +34,12 @@ def case(*, frameworks=("ort", "tvm"), suffix="", batch=1, threads=None, dataset
     return Case(suite, spec, model, specs[0], "fp32", "cpu", batch, threads, ScenarioSpec(), param)
 
 
-def executor(of, framework=PLAIN):
-    return Executor(of, framework, Cpu(), registry.Registry())
+def prepared(of, framework=PLAIN):
+    return Preparation(of, framework, Cpu())
+
+
+def executor(of):
+    return Executor(prepared(of), registry.Registry())
 
 
 # --- variants -----------------------------------------------------------------------------------------------
@@ -77,24 +82,24 @@ def test_a_framework_that_is_not_on_the_axis():
 
 
 def test_options_are_defaults_then_the_suites_then_the_axis():
-    found = executor(case()).options
+    found = prepared(case()).options
     assert found == {"threads": 1, "batch": 1, "shapes": {}}
     own = FrameworkSpec("ort", "ort", {"level": "high", "threads": 2})
-    assert executor(case(frameworks=(own,))).options == {"threads": 2, "level": "high", "batch": 1, "shapes": {}}
-    assert executor(case(frameworks=(own,), threads=4, batch=8)).options["threads"] == 4
-    assert executor(case(batch=8)).options["batch"] == 8
+    assert prepared(case(frameworks=(own,))).options == {"threads": 2, "level": "high", "batch": 1, "shapes": {}}
+    assert prepared(case(frameworks=(own,), threads=4, batch=8)).options["threads"] == 4
+    assert prepared(case(batch=8)).options["batch"] == 8
 
 
 def test_whole_shapes_are_told_of_generated_data():
     data = DatasetSpec("d", generate="normal", count=4, shapes={"ids": (16,), "image": (3, 8, 8)})
-    assert executor(case(dataset=data, batch=2)).options["shapes"] == {"ids": [2, 16], "image": [2, 3, 8, 8]}
+    assert prepared(case(dataset=data, batch=2)).options["shapes"] == {"ids": [2, 16], "image": [2, 3, 8, 8]}
 
 
 def stored(folder, **given):
     np.savez(folder / "data.npz", a=np.zeros((6, 4, 4), np.uint8), b=np.zeros((6, 3), np.uint8))
     data = DatasetSpec("d", file=folder / "data.npz", **given)
-    made = executor(case(dataset=data, batch=2, folder=folder))
-    made._samples = datasets.read(data, made._suite)
+    made = prepared(case(dataset=data, batch=2, folder=folder))
+    made.samples = datasets.read(data, made.suite)
     return made
 
 
@@ -105,9 +110,9 @@ def test_whole_shapes_are_told_of_stored_data_as_prepared(tmp_path):
 
 def test_steps_are_those_of_the_frameworks_format(tmp_path):
     steps = {"*": ({"scale": 2.0},), "onnx": ({"reshape": (-1,)},), "tflite": ({"offset": 1.0},)}
-    assert stored(tmp_path, preprocess=steps)._steps == [{"reshape": (-1,)}]
-    assert stored(tmp_path, preprocess={"*": ({"scale": 2.0},)})._steps == [{"scale": 2.0}]
-    assert stored(tmp_path)._steps == []
+    assert stored(tmp_path, preprocess=steps).steps == [{"reshape": (-1,)}]
+    assert stored(tmp_path, preprocess={"*": ({"scale": 2.0},)}).steps == [{"scale": 2.0}]
+    assert stored(tmp_path).steps == []
 
 
 def test_a_step_that_does_not_fit_is_the_suites_error(tmp_path):
@@ -120,7 +125,7 @@ def test_a_step_that_does_not_fit_is_the_suites_error(tmp_path):
 
 def test_a_users_own_function_makes_shapes_unknown(tmp_path):
     made = stored(tmp_path)
-    made._bench = replace(made._bench, preprocess="own:f")
+    made.case = replace(made.case, benchmark=replace(made.case.benchmark, preprocess="own:f"))
     assert made.options["shapes"] == {}
 
 
@@ -129,10 +134,10 @@ def test_a_users_own_function_makes_shapes_unknown(tmp_path):
 
 def test_a_framework_that_is_not_installed_is_unavailable():
     with pytest.raises(Unavailable, match="ort is not installed: pip install ort"):
-        executor(case(), replace(PLAIN, module="no_such_framework"))
+        prepared(case(), replace(PLAIN, module="no_such_framework"))
     own = FrameworkSpec("ort", "ort", python=Path("/no/such/python"))
     with pytest.raises(Unavailable, match="interpreter /no/such/python for ort does not exist"):
-        executor(case(frameworks=(own,)))
+        prepared(case(frameworks=(own,)))
 
 
 def test_seeds_are_those_that_had_a_part():
@@ -143,4 +148,4 @@ def test_seeds_are_those_that_had_a_part():
 
 
 def test_stored_data_has_no_seed(tmp_path):
-    assert stored(tmp_path)._seeds() == {"order": 0}
+    assert Executor(stored(tmp_path), registry.Registry())._seeds() == {"order": 0}

@@ -58,7 +58,7 @@ def case(suite, precision="fp32", python=None, **model):
 
 
 def maker(suite, framework=PLAIN, **given):
-    return ModelMaker(case(suite, **given), framework, Cpu(), perf_counter_ns)
+    return ModelMaker(case(suite, **given), framework, Cpu(), perf_counter_ns, [str(suite.parent)])
 
 
 def built(suite):
@@ -111,8 +111,26 @@ def test_a_built_model_is_kept_and_built_again_when_its_source_changes(suite):
     assert other.path != first.path
     assert built(suite) == ["3", "4"]
     suite.with_name("nets.py").write_text(NETS + "# changed\n", encoding="utf-8")
-    assert maker(suite, build="nets:net", seed=3).resolve().path != first.path
+    changed = maker(suite, build="nets:net", seed=3).resolve()
+    assert changed.sources != first.sources
     assert built(suite) == ["3", "4", "3"]
+
+
+def test_a_model_is_built_again_when_a_module_that_its_builder_imports_changes(suite):
+    layers = suite.with_name("layers.py")
+    layers.write_text("WIDTH = 8\n", encoding="utf-8")
+    suite.with_name("nets.py").write_text("import layers\n" + NETS, encoding="utf-8")
+    first = maker(suite, build="nets:net").resolve()
+    assert first.made_by == {"nets": str(suite.with_name("nets.py")), "layers": str(layers)}
+    assert first.sources["layers"] == hashlib.sha256(b"WIDTH = 8\n").hexdigest()
+    maker(suite, build="nets:net").resolve()
+    assert len(built(suite)) == 1
+    layers.write_text("WIDTH = 9\n", encoding="utf-8")
+    maker(suite, build="nets:net").resolve()
+    assert len(built(suite)) == 2
+    layers.unlink()
+    with pytest.raises(StageError, match="No module named 'layers'"):
+        maker(suite, build="nets:net").resolve()
 
 
 def test_a_build_that_fails_leaves_nothing_that_passes_for_a_model(suite):
@@ -182,7 +200,7 @@ def test_an_artefact_is_compiled_once(suite, source, machine, monkeypatch):
 def test_an_artefact_is_compiled_again_when_what_it_is_made_from_changes(suite, source, machine, monkeypatch, what):
     count = events(machine, monkeypatch)
     framework, device, options = COMPILED, Cpu(), dict(OPTIONS)
-    ModelMaker(case(suite), framework, device, perf_counter_ns).compile(source, options)
+    ModelMaker(case(suite), framework, device, perf_counter_ns, [str(suite.parent)]).compile(source, options)
     if what == "option":
         options["level"] = 3
     elif what == "model":
@@ -194,7 +212,7 @@ def test_an_artefact_is_compiled_again_when_what_it_is_made_from_changes(suite, 
     else:
         facts = {**device.facts(), "processor": "another"}
         device = type("Other", (Cpu,), {"facts": lambda self: facts})()
-    ModelMaker(case(suite), framework, device, perf_counter_ns).compile(source, options)
+    ModelMaker(case(suite), framework, device, perf_counter_ns, [str(suite.parent)]).compile(source, options)
     assert count() == 2
 
 
