@@ -17,7 +17,9 @@ from filelock import FileLock
 
 from pytest_mlbench.errors import AssetError
 
+CHECKOUTS = "checkouts"  # the kind of cache entry that holds base revisions: REPOSITORY/SHA
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LFS_POINTER_BYTES = 1024  # a pointer is smaller (git-lfs, docs/spec.md)
 
 
 def cache_dir() -> Path:
@@ -77,8 +79,8 @@ def check(path: Path, *, suite: Path, expected_sha256: str | None = None, root: 
         head = stream.read(64)
     if not head:
         raise AssetError(f"file {path} is empty", file=suite)
-    if head.startswith(_LFS_POINTER):
-        raise AssetError(f"file {path} is a Git LFS pointer, not its content; run `git lfs pull`", file=suite)
+    if lfs_pointer(path):
+        raise _lfs_error(path, suite)
     found = sha256_of(path)
     if expected_sha256 is not None and found != expected_sha256.lower():
         raise AssetError(
@@ -93,6 +95,21 @@ def check(path: Path, *, suite: Path, expected_sha256: str | None = None, root: 
     elif path.suffix == ".tflite" and head[4:8] != b"TFL3":
         raise AssetError(f"file {path} is not a TFLite model (its bytes 4 to 7 are not TFL3)", file=suite)
     return found
+
+
+def lfs_pointer(path: Path) -> bool:
+    """Tell whether Git LFS left a pointer in place of the file; OSError when it cannot be read."""
+    with path.open("rb") as stream:
+        return stream.read(_LFS_POINTER_BYTES).startswith(_LFS_POINTER) and not stream.read(1)
+
+
+def _lfs_error(path: Path, suite: Path) -> AssetError:
+    remedy = "run `git lfs pull`"
+    checkouts = (cache_dir() / CHECKOUTS).resolve()
+    if path.resolve().is_relative_to(checkouts):  # of a base revision, which no branch holds to pull
+        repository, sha = path.resolve().relative_to(checkouts).parts[:2]
+        remedy = f"run `git lfs fetch origin {sha} && git lfs checkout` in {checkouts / repository / sha}"
+    return AssetError(f"file {path} is a Git LFS pointer, not its content; {remedy}", file=suite)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -137,6 +154,8 @@ def external_data(path: Path, *, suite: Path, root: Path) -> list[Path]:
             )
         if not present:
             raise AssetError(f"file {path} keeps weights in {location!r}, which does not exist", file=suite)
+        if lfs_pointer(target):
+            raise _lfs_error(target, suite)
         found.append(target)
     return found
 

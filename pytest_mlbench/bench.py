@@ -13,14 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mlbench import lease, references, registry
+from pytest_mlbench import lease, references, registry, verdict
+from pytest_mlbench.against_base import AgainstBase, Judged, invalid
 from pytest_mlbench.devices.api import Device
 from pytest_mlbench.errors import MlbenchError, StageError, SuiteError, Unavailable
 from pytest_mlbench.execute import Executed, Executor, variant
+from pytest_mlbench.gate import compared_metrics
 from pytest_mlbench.judge import judge
 from pytest_mlbench.matrix import Case
 from pytest_mlbench.metrics import calling
+from pytest_mlbench.metrics.api import MetricFunction
 from pytest_mlbench.preparation import Preparation
+from pytest_mlbench.provenance import Side
 from pytest_mlbench.record import CheckResult, Metric, Outcome, Record
 from pytest_mlbench.stores.runfile import encode_samples
 
@@ -92,13 +96,17 @@ class Bench:
 
     # --- parts -----------------------------------------------------------------------------------------
 
-    def _executor(self, case: Case) -> Executor:
+    def _executor(self, case: Case, side: Side | None = None) -> Executor:
+        gate = self._session.gate
+        if gate is not None and side is None:
+            side = gate.side("candidate")
         python = case.framework.python or self._session.options.pythons.get(case.framework.name)
         case = replace(case, framework=replace(case.framework, python=python))
         framework = self._session.registry.frameworks[case.framework.name]
         model = (
             self._model
-            if (case.model, case.framework.name, case.precision)
+            if (side is None or side.name == "candidate")
+            and (case.model, case.framework.name, case.precision)
             == (self.case.model, self.case.framework.name, self.case.precision)
             else None
         )
@@ -109,6 +117,7 @@ class Bench:
             self.device,
             lambda stage, share: progress.update(self.case.id, stage, share),
             model,
+            side,
         )
         return Executor(preparation, self._session.registry)
 
@@ -144,7 +153,33 @@ class Bench:
             lambda: reference if reference is not None else self._reference(),
             lambda other: self._executor(other).outputs(),
         )
-        return self._judged(executed, metrics, checks, identity)
+        judged = self._against_base(executor, executed, metrics)
+        if judged is not None:
+            checks += judged.checks
+        record = self._judged(executed, metrics, checks, identity)
+        return record if judged is None else self._with_verdict(record, judged)
+
+    def _against_base(self, executor: Executor, executed: Executed, metrics: list[Metric]) -> Judged | None:
+        gate = self._session.gate
+        if gate is None:
+            return None
+        if self._model is not None:
+            reason = "the fixture mlbench_model gives the candidate's model; the base's cannot be had from it"
+            return Judged(tuple(invalid(name, reason, metrics) for name in compared_metrics(self.case, 0.0)), {})
+        functions = self._functions()
+        return AgainstBase(gate, executor, executed, metrics, functions, self._executor).judged()
+
+    def _with_verdict(self, record: Record, judged: Judged) -> Record:
+        """Add the comparisons to a record, and what they make of its outcome."""
+        today = datetime.now(timezone.utc).date()
+        comparisons = judged.comparisons
+        gate = self._session.gate
+        strict = gate is not None and gate.options.strict
+        told = verdict.lines(self.case.id, comparisons, judged.facts, today)
+        found = verdict.outcome(comparisons, strict=strict)
+        outcome: Outcome = next((word for word in _WORST_FIRST if word in (record.outcome, found)), "pass")
+        reason = "\n".join(filter(None, [record.reason, *(told if found != "pass" else ())]))
+        return replace(record, outcome=outcome, reason=reason, comparisons=comparisons, base=judged.facts)
 
     def _reference(self) -> Mapping[str, npt.NDArray[Any]] | None:
         wanted = self.case.benchmark.reference
@@ -165,13 +200,16 @@ class Bench:
             return None
         return variant(self.case, framework=wanted.framework, precision=wanted.precision)
 
-    def _metrics(self, executed: Executed) -> list[Metric]:
+    def _functions(self) -> dict[str, MetricFunction]:
         functions = dict(self._session.registry.metrics())
         folder = self.case.suite.path.parent
         for reference in self.case.benchmark.metrics:
             functions[reference] = registry.function(reference, folder)
+        return functions
+
+    def _metrics(self, executed: Executed) -> list[Metric]:
         found: dict[str, Metric] = {}
-        for name, function in functions.items():
+        for name, function in self._functions().items():
             for metric in calling.call(name, function, executed.measurement):
                 if metric.name in found:
                     message = f"metric function {name} gave {metric.name}, which is there already; rename it"

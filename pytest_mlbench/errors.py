@@ -6,7 +6,9 @@ MlbenchError
 ├── Unavailable        this case cannot run here, through no fault of the suite (a skip with its reason)
 ├── StageError         a stage of one case failed on the target (an error of that case; the run goes on)
 │   └── AgentLost      the agent died, hung past its deadline or was killed
+├── BaseError          the base revision, its files or its environment cannot be had (bad input; never measured)
 ├── InvalidCase        what was measured must not be believed (for example it ran in another precision)
+├── HistoryError       the history cannot be opened, read or written (infrastructure)
 └── RunFileError       the run file cannot be written or read (infrastructure)
 """
 
@@ -55,8 +57,16 @@ class AgentLost(StageError):
     """Report an agent that ended, crashed or passed its deadline while it worked on a stage."""
 
 
+class BaseError(MlbenchError):
+    """Report a base revision that cannot be found or checked out, or whose environment cannot be made."""
+
+
 class InvalidCase(MlbenchError):
     """Report a measurement that must not be believed."""
+
+
+class HistoryError(MlbenchError):
+    """Report a history that cannot be opened, read or written; it is left as it was."""
 
 
 class RunFileError(MlbenchError):

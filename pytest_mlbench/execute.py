@@ -130,7 +130,7 @@ class Executor:
             samples=samples,
             stages_ns=dict(deployment.stages_ns),
             memory=measure.memory_of(deployment.baseline, counters, deployment.loaded.memory),
-            model_bytes=self._size(self.preparation.ready()),
+            model_bytes=self.size(),
             **more,
         )
 
@@ -248,7 +248,9 @@ class Executor:
 
     # --- facts -------------------------------------------------------------------------------------------
 
-    def _size(self, artefact: ModelFile) -> int:
+    def size(self) -> int:
+        """Return the bytes of the files that are loaded."""
+        artefact = self.preparation.ready()
         size = artefact.path.stat().st_size
         if artefact.path.suffix == ".onnx":
             others = assets.external_data(artefact.path, suite=self._suite, root=artefact.path.parent)

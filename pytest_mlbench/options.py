@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+WAIVERS = "mlbench-waivers.toml"
+MOST_ROUNDS = 400  # what the exact statistics of rounds take
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """How the candidate is compared with a base revision."""
+
+    base: str
+    exact: bool  # the revision itself, not its merge base with the candidate
+    python: Path | None  # interpreter of the base's environment
+    lock: Path | None  # requirements file, in the base, to make that environment from
+    margin: float  # accepted worsening where the suite says nothing
+    strict: bool
+    rounds: int | None  # confirming rounds
+    seconds: float  # of measuring a side, per case
+    seed: int
+    ceiling: float  # of the burn-in's spread
 
 
 @dataclass(frozen=True)
@@ -19,6 +40,7 @@ class Options:
     list: bool
     pythons: Mapping[str, Path]
     lease_timeout_s: float
+    gate: GateOptions | None
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Options:
@@ -32,6 +54,7 @@ class Options:
             list=config.getoption("mlbench_list"),
             pythons=_pythons(config.getoption("mlbench_python"), invocation),
             lease_timeout_s=config.getoption("mlbench_lease_timeout"),
+            gate=_gate(config),
         )
 
 
@@ -72,7 +95,97 @@ def add(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="How long to wait for a device that another process holds (default: %(default)g).",
     )
+    _add_gate(parser)
     parser.addini("mlbench_suites", "Where suites are, when --mlbench is given without a path.", default="suites/")
+    parser.addini(
+        "mlbench_expected",
+        "The committed file of expected cases (see `mlbench freeze`), from the suites folder; empty: check nothing.",
+        default="expected-cases.txt",
+    )
+    parser.addini("mlbench_waivers", "The file of accepted regressions.", default=WAIVERS)
+
+
+def _add_gate(parser: pytest.Parser) -> None:
+    group = parser.getgroup("mlbench-base", "comparison of benchmarks with a base revision")
+    group.addoption(
+        "--mlbench-base",
+        metavar="REF",
+        help="Measure this revision's cases too, in turn with the working tree's, and fail what became worse. "
+        "The merge base of REF and HEAD is taken.",
+    )
+    group.addoption("--mlbench-base-exact", action="store_true", help="Take REF itself, not the merge base.")
+    group.addoption(
+        "--mlbench-base-python", metavar="PATH", help="The Python interpreter of the base's environment, if another."
+    )
+    group.addoption(
+        "--mlbench-base-lock",
+        metavar="FILE",
+        help="Make the base's environment from this requirements file of the base (a path in the repository).",
+    )
+    group.addoption(
+        "--mlbench-max-regression",
+        default="3 %",
+        metavar="SHARE",
+        help="Accepted worsening of p50 (offline: throughput) where a suite has no max_regression (default: 3 %%).",
+    )
+    group.addoption("--mlbench-strict", action="store_true", help="Fail what could not be decided (inconclusive).")
+    group.addoption("--mlbench-rounds", type=int, metavar="N", help="Confirming rounds (default: as many as needed).")
+    group.addoption(
+        "--mlbench-base-seconds",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="Most time to measure each side of a case (default: %(default)g).",
+    )
+    group.addoption(
+        "--mlbench-seed", type=int, metavar="N", help="Of the order of base and candidate (default: drawn)."
+    )
+    group.addoption(
+        "--mlbench-noise-ceiling",
+        default="15 %",
+        metavar="SHARE",
+        help="How much timed blocks of a fixed loop may differ on a machine fit to judge (default: 15 %%).",
+    )
+
+
+def _gate(config: pytest.Config) -> GateOptions | None:
+    base = config.getoption("mlbench_base")
+    if not base:
+        return None
+    python, lock = config.getoption("mlbench_base_python"), config.getoption("mlbench_base_lock")
+    if python and lock:
+        raise pytest.UsageError(
+            "--mlbench-base-python and --mlbench-base-lock both name the base's environment; keep one"
+        )
+    seconds, rounds, seed = (config.getoption(f"mlbench_{name}") for name in ("base_seconds", "rounds", "seed"))
+    if not 0 < seconds < 1e6:
+        raise pytest.UsageError(f"--mlbench-base-seconds {seconds:g}: expected more than 0")
+    if rounds is not None and not 1 <= rounds <= MOST_ROUNDS:
+        raise pytest.UsageError(f"--mlbench-rounds {rounds}: expected 1 to {MOST_ROUNDS}")
+    interpreter = config.invocation_params.dir / Path(python).expanduser() if python else None
+    if interpreter is not None and not (interpreter.is_file() and os.access(interpreter, os.X_OK)):
+        raise pytest.UsageError(f"--mlbench-base-python {python}: there is no interpreter of that path; correct it")
+    return GateOptions(
+        base=base,
+        exact=config.getoption("mlbench_base_exact"),
+        python=interpreter,
+        lock=Path(lock) if lock else None,
+        margin=_share(config, "max_regression"),
+        strict=config.getoption("mlbench_strict"),
+        rounds=rounds,
+        seconds=seconds,
+        seed=seed if seed is not None else int.from_bytes(os.urandom(4), "big"),
+        ceiling=_share(config, "noise_ceiling"),
+    )
+
+
+def _share(config: pytest.Config, name: str) -> float:
+    text = config.getoption(f"mlbench_{name}")
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if found is None or float(found[1]) >= 100:
+        option = name.replace("_", "-")
+        raise pytest.UsageError(f'--mlbench-{option} {text!r}: expected a share below 100 %, as in "3 %"')
+    return float(found[1]) / 100
 
 
 def _pythons(pairs: list[str], base: Path) -> dict[str, Path]:

@@ -25,7 +25,7 @@ def finish_record(case: Case, bench: Bench | None, report: pytest.TestReport) ->
     if drafted is None:
         record = Record(case=case.id, node=report.nodeid, axes=dict(case.axes), outcome="error", wall_s=report.duration)
         if report.skipped:
-            return replace(record, outcome="skip", reason=_skip_reason(report))
+            return replace(record, outcome="skip", reason=skip_reason(report))
         if report.passed:
             reason = "nothing was measured: the test never called mlbench.run()"
             report.outcome, report.longrepr = "failed", f"invalid: {case.id}: {reason}"
@@ -36,7 +36,7 @@ def finish_record(case: Case, bench: Bench | None, report: pytest.TestReport) ->
         return replace(record, outcome="fail", reason=_last_line(report))
     if report.skipped and record.outcome != "skip":
         found = f": {record.reason}" if hasattr(report, "wasxfail") and record.reason else ""
-        return replace(record, outcome="skip", reason=_skip_reason(report) + found)
+        return replace(record, outcome="skip", reason=skip_reason(report) + found)
     if report.passed and record.outcome != "pass":
         report.outcome = "failed"
         report.longrepr = (
@@ -46,7 +46,8 @@ def finish_record(case: Case, bench: Bench | None, report: pytest.TestReport) ->
     return record
 
 
-def _skip_reason(report: pytest.TestReport) -> str:
+def skip_reason(report: pytest.TestReport) -> str:
+    """Return why a case was skipped, or with xfail expected to fail."""
     if hasattr(report, "wasxfail"):
         return f"expected to fail (xfail): {report.wasxfail}".removesuffix(": ")
     if isinstance(report.longrepr, tuple):
@@ -62,13 +63,16 @@ def _last_line(report: pytest.TestReport) -> str:
     return lines[-1] if lines else "failed"
 
 
-def exit_code(exitstatus: int, records: Sequence[Record], ordinary_failures: int, trouble: str | None) -> int:
+def exit_code(exitstatus: int, records: Sequence[Record], other_failures: int, trouble: str | None) -> int:
     """Return the session's exit code.
 
-    pytest's own codes 2, 3, 4 and 5 stand. Else, in this order: 1 a failed case or test or wrong input,
-    12 infrastructure (a stage or the run file failed), 11 a measurement not to be believed, 13 nothing measured,
-    10 too little measured to decide, 0.
+    `other_failures` are those of ordinary tests, and deviations from the expected set. pytest's own codes 2, 3 and
+    4 stand, and so does 5, nothing collected, unless that is such a deviation. Else, in this order: 1 a failed case
+    or test or wrong input, 12 infrastructure (a stage or the run file failed), 11 a measurement not to be believed,
+    13 nothing measured, 10 too little measured to decide or a comparison that could not be, 0.
     """
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and other_failures:
+        return int(pytest.ExitCode.TESTS_FAILED)
     if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return int(exitstatus)
 
@@ -76,7 +80,7 @@ def exit_code(exitstatus: int, records: Sequence[Record], ordinary_failures: int
         return any(record.outcome == outcome for record in records)
 
     wrong_input = any(record.outcome == "error" and record.stage in _OF_THE_USER for record in records)
-    if ordinary_failures or any_of("fail") or wrong_input:
+    if other_failures or any_of("fail") or wrong_input:
         return int(pytest.ExitCode.TESTS_FAILED)
     if any_of("error") or trouble is not None:
         return INFRASTRUCTURE
@@ -84,4 +88,5 @@ def exit_code(exitstatus: int, records: Sequence[Record], ordinary_failures: int
         return INVALID
     if not any_of("pass") and not any_of("insufficient"):
         return NOTHING_MEASURED
-    return INCONCLUSIVE if any_of("insufficient") else int(exitstatus)
+    undecided = any(one.verdict == "inconclusive" for record in records for one in record.comparisons)
+    return INCONCLUSIVE if any_of("insufficient") or undecided else int(exitstatus)

@@ -1,4 +1,4 @@
-"""Parse limits such as "<= 5 ms" into the unit of the metric they bound.
+"""Parse limits such as "<= 5 ms" into the unit of the metric they bound, and how much worse it may become.
 
 A limit is an operator, a number and a unit: a metric that has a unit takes no bare number, and shares take
 `98 %` for 0.98. Prefixes are decimal (kB, MB, GB) or binary (KiB, MiB, GiB).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from pytest_mlbench.near import nearest
 from pytest_mlbench.spec import Limit
@@ -38,6 +38,8 @@ _MEANING = {
     "": "a plain number or share",
 }
 _EXAMPLE = {"ns": "<= 5 ms", "bytes": "<= 40 MB", "1/s": ">= 400 /s", "usd": "<= 0.002 usd", "": ">= 0.97"}
+# What a change of a metric may be too small to matter.
+_AMOUNT = {"ns": "200 ns", "bytes": "4 kB", "1/s": "5 /s", "usd": "0.0001 usd", "": "0.002"}
 _OPERATORS = "<=, <, >=, > and =="
 _LIMIT = re.compile(r"(<=|>=|==|<|>)\s*(.*)", re.DOTALL)
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*)", re.DOTALL)
@@ -73,12 +75,12 @@ def parse_limit(value: object, unit: str | None, place: Place, span: Span = ANY)
         raise place.error(f'"{text}" does not begin with an operator ({_OPERATORS}); write for example "{example}"')
     op, rest = parts[1], parts[2]
     number = _NUMBER.fullmatch(rest)
-    if _NOT_FINITE.match(rest) or (number is not None and not math.isfinite(float(number[1]))):
-        raise place.error(f'"{text}": the bound must be a finite number')
-    if number is None:
+    if number is None and not _NOT_FINITE.match(rest):
         raise place.error(f'"{text}" has no number after "{op}"; write for example "{example}"')
+    if number is None or not _is_finite(number[1]):
+        raise place.error(f'"{text}": the bound must be a finite number')
     written = number[2].strip()
-    bound = float(Decimal(number[1]) * _factor(text, written, unit, place, span.percent))
+    bound = _scaled(number[1], _factor(text, written, unit, place, span.percent, example), text, place)
     least = max(span.least, 0.0) if unit in UNITS else span.least
     if not least <= bound <= span.most:
         can = f"{least:g} to {span.most:g}" if math.isfinite(span.most) else f"at least {least:g}"
@@ -106,6 +108,65 @@ def parse_limits(value: object, unit: str | None, place: Place, span: Span = ANY
     return limits
 
 
+def parse_amount(value: object, unit: str | None, place: Place, span: Span = ANY) -> float:
+    """Return a size of change such as "200 ns" in the metric's unit; SuiteError at `place` when it is below 0."""
+    example = _AMOUNT.get(unit or "", f"5 {unit}")
+    number, written, text = _number(value, "an amount", example, place)
+    amount = _scaled(number, _factor(text, written, unit, place, span.percent, example), text, place)
+    if amount < 0:
+        raise place.error(f'"{text}" must be at least 0; write for example "{example}"')
+    return amount
+
+
+def parse_regression(value: object, place: Place, points: bool, below: bool) -> float:
+    """Return the accepted worsening: "3 %" as 0.03 or, with `points`, "0.5 points" as 0.005.
+
+    With `below` it must be less than the whole, which a metric that falls can lose but once. Raises SuiteError
+    at `place`.
+    """
+    unit, other, example = ("points", "%", "0.5 points") if points else ("%", "points", "3 %")
+    what = "percentage points of accuracy" if points else "a percentage"
+    number, written, text = _number(value, what, example, place)
+    if written == other:
+        why = "an accuracy is compared in percentage points" if points else "only accuracies are compared in points"
+        raise place.error(f'"{text}": {why}; write for example "{example}"')
+    if written != unit:
+        raise place.error(f'"{text}" has not the unit "{unit}"; write for example "{example}"')
+    share = Decimal(number) / 100
+    if share < 0:
+        raise place.error(f'"{text}" must be at least 0 {unit}')
+    if below and share >= 1:
+        raise place.error(f'"{text}" must be below 100 {unit}: no value is so much worse, so nothing would be checked')
+    return float(share)
+
+
+def _number(value: object, what: str, example: str, place: Place) -> tuple[str, str, str]:
+    """Return the number and the unit of a text without operator, and the text without blanks around it."""
+    if not isinstance(value, str):
+        raise place.error(f'expected {what}, found {shown(value)}; write it in quotes, for example "{example}"')
+    text = value.strip()
+    number = _NUMBER.fullmatch(text)
+    if number is None:
+        raise place.error(f'"{text}" does not begin with a number; write for example "{example}"')
+    if not _is_finite(number[1]):
+        raise place.error(f'"{text}": the number must be finite')
+    return number[1], number[2].strip(), text
+
+
+def _is_finite(number: str) -> bool:
+    try:
+        return math.isfinite(float(Decimal(number)))
+    except InvalidOperation:  # an exponent of 19 digits and more, even a negative one
+        return False
+
+
+def _scaled(number: str, factor: Decimal, text: str, place: Place) -> float:
+    scaled = float(Decimal(number) * factor)
+    if not math.isfinite(scaled):
+        raise place.error(f'"{text}" is too large')
+    return scaled
+
+
 def _value(limit: Limit) -> float:
     return limit.value
 
@@ -114,7 +175,7 @@ def _example(unit: str | None) -> str:
     return _EXAMPLE.get(unit or "", f"<= 5 {unit}")
 
 
-def _factor(text: str, written: str, unit: str | None, place: Place, percent: bool) -> Decimal:
+def _factor(text: str, written: str, unit: str | None, place: Place, percent: bool, example: str) -> Decimal:
     """Return what the number is multiplied with to be in the metric's unit."""
     if unit is None:
         if written:
@@ -128,7 +189,6 @@ def _factor(text: str, written: str, unit: str | None, place: Place, percent: bo
     factors = UNITS.get(unit, {unit: 1} if unit else {})
     if written in factors:
         return Decimal(factors[written])
-    example = _example(unit)
     meaning = _MEANING.get(unit, f"in {unit}")
     units = f" (units: {', '.join(factors)})" if factors else ""
     if not written:

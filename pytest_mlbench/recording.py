@@ -107,12 +107,20 @@ class Recording:
             return  # the session never began
         try:
             self.run = runfile.sorted_by_node(runfile.read(parts), self._order)
-            code = exit_code(exitstatus, self.run.records, self._ordinary_failures, self._trouble)
-            self.run = runfile.finish(self.session.run_file, {"exitstatus": code}, self._order)
+            code = exit_code(exitstatus, self.run.records, self._other_failures(), self._trouble)
+            self.run = runfile.finish(self.session.run_file, self._footer(code), self._order)
         except RunFileError as error:
             self._trouble = self._trouble or str(error)
         records = self.run.records if self.run is not None else ()
-        session.exitstatus = exit_code(exitstatus, records, self._ordinary_failures, self._trouble)
+        session.exitstatus = exit_code(exitstatus, records, self._other_failures(), self._trouble)
+
+    def _other_failures(self) -> int:
+        return self._ordinary_failures + len(self.session.deviations or ()) + len(self.session.lost)
+
+    def _footer(self, code: int) -> dict[str, Any]:
+        deviations = self.session.deviations
+        told = {} if deviations is None else {"deviations": [one.to_json() for one in deviations]}
+        return {"exitstatus": code, **told}
 
     def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
         """Show the results."""

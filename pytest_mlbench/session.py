@@ -14,6 +14,8 @@ import pytest
 
 from pytest_mlbench import near, suitefile
 from pytest_mlbench.errors import SuiteError
+from pytest_mlbench.expected import Deviation
+from pytest_mlbench.gate import Gate
 from pytest_mlbench.metrics.catalogue import METRICS
 from pytest_mlbench.options import Options
 from pytest_mlbench.record import Record
@@ -35,6 +37,10 @@ class MlbenchSession:
         self.registry = Registry()
         self.worker: Mapping[str, Any] | None = getattr(config, "workerinput", None)
         self.run_file = self._run_file()
+        self.deviations: tuple[Deviation, ...] | None = None  # from the expected set; None: there is none
+        self.gate: Gate | None = None  # with --mlbench-base, once cases are collected
+        self.lost: tuple[Deviation, ...] = ()  # cases of the base that are here no more
+        self.waivers: Any = None
         self._suites: dict[str, Path] = {}
         self._python_suites: dict[Path, SuiteSpec] = {}
         self._benchmarks: dict[tuple[Path, str], str] = {}

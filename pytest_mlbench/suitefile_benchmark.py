@@ -81,7 +81,8 @@ def check_benchmark(benchmark: BenchmarkSpec, place: Place, scope: Scope) -> Non
     expect, reference = benchmark.expect, benchmark.reference
     precisions = axis_values(benchmark, "precision")
     at = place.at("expect")
-    labelled = [name for name in ("accuracy.top1", "accuracy.top5") if name in expect.limits]
+    bounded = (*expect.limits, *expect.regressions)
+    labelled: list[str] = [name for name in ("accuracy.top1", "accuracy.top5") if name in bounded]
     if expect.max_drop is not None:
         labelled.append("accuracy.max_drop")
         if expect.max_drop.source not in precisions:
@@ -97,10 +98,11 @@ def check_benchmark(benchmark: BenchmarkSpec, place: Place, scope: Scope) -> Non
     if expect.equivalence and reference is None and not in_python:
         example = 'reference = { framework = "onnxruntime", precision = "fp32" }'
         raise at.at("equivalence").error(f'compares with "reference", which is not set; write for example: {example}')
-    for precision in expect.equivalence:
-        if precision != "*" and precision not in precisions:
-            message = unknown("precision of this benchmark", precision, precisions, "precisions here")
-            raise at.at("equivalence").at(precision).error(message)
+    for key, tolerances in (("equivalence", expect.equivalence), ("unchanged", expect.unchanged)):
+        for precision in tolerances:
+            if precision != "*" and precision not in precisions:
+                message = unknown("precision of this benchmark", precision, precisions, "precisions here")
+                raise at.at(key).at(precision).error(message)
     if reference is not None and reference.framework is not None:
         words = tuple(dict.fromkeys(word for one in benchmark.framework for word in (one.id, one.name)))
         if reference.framework not in words:

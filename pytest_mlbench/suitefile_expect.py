@@ -1,7 +1,8 @@
 """Read a benchmark's `expect` table: accuracy, equivalence, placement, compliance and limits on metrics.
 
 Every other table is joined with "." into a metric's name: `latency = { p99 = "<= 5 ms" }` bounds the
-metric `latency.p99`.
+metric `latency.p99`. Where a limit may stand, so may a table that also says how much worse than the base
+revision the metric may be: `{ limit = "<= 5 ms", max_regression = "3 %", ignore_below = "200 ns" }`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_mlbench.metrics.catalogue import METRICS
 from pytest_mlbench.near import nearest, unknown
-from pytest_mlbench.quantities import ANY, SHARE, Span, parse_limit, parse_limits
-from pytest_mlbench.spec import Expect, Limit, MaxDrop, Tolerance
+from pytest_mlbench.quantities import ANY, SHARE, Span, parse_amount, parse_limit, parse_limits, parse_regression
+from pytest_mlbench.spec import Expect, Limit, MaxDrop, Regression, Tolerance
 from pytest_mlbench.tables import (
     PRECISIONS,
     Known,
@@ -28,7 +30,9 @@ from pytest_mlbench.tables import (
 COMPLIANCE = ("repeat_sample", "timed_outputs", "batch_invariance")
 
 _LABELLED: dict[str, str | None] = {"accuracy.top1": "", "accuracy.top5": ""}
-_OWN_TABLES = ("accuracy", "equivalence", "placement", "compliance")
+_OWN_TABLES = ("accuracy", "equivalence", "unchanged", "placement", "compliance")
+# The keys of a table that stands in the place of a limit.
+_BOUND = ("limit", "max_regression", "ignore_below")
 _AT_MOST = ("<=", "<", "==")
 _AT_LEAST = (">=", ">", "==")
 # The limits of a tolerance: the operators that make sense, and the values that can be found.
@@ -59,7 +63,8 @@ class MetricNames:
             return
         owner = next((known for known in self.units if name.startswith(f"{known}.")), None)
         if owner is not None:
-            raise place.error(f'unknown key: the metric "{owner}" takes a limit, for example {owner} = "<= ..."')
+            message = f'unknown key: the metric "{owner}" takes a limit, for example {owner} = "<= ..."'
+            raise place.error(f"{message}, or a table of {', '.join(_BOUND)}")
         if self.is_open:
             return
         first = name.split(".")[0]
@@ -74,7 +79,7 @@ def read_expect(value: object, place: Place, names: MetricNames, base: Expect) -
     """Return `base` with what the table names put in its place; what it does not name stays."""
     table = Table(value, place)
     changes: dict[str, Any] = {}
-    limits: dict[str, tuple[Limit, ...]] = {}
+    bounds = _Bounds(names, dict(base.limits), dict(base.regressions))
     for key, item, at in table:
         if key == "accuracy":
             accuracy = Table(item, at)
@@ -82,29 +87,88 @@ def read_expect(value: object, place: Place, names: MetricNames, base: Expect) -
                 if part == "max_drop":
                     changes["max_drop"] = _max_drop(found, there, base.max_drop)
                 else:
-                    limits.update(_limits(found, there, f"accuracy.{part}", names))
-        elif key == "equivalence":
-            changes["equivalence"] = {**base.equivalence, **_equivalence(item, at, base.equivalence)}
+                    bounds.read(found, there, f"accuracy.{part}")
+        elif key in ("equivalence", "unchanged"):
+            before: Mapping[str, Tolerance] = getattr(base, key)
+            changes[key] = {**before, **_equivalence(item, at, before)}
         elif key == "placement":
             changes["placement"] = {**base.placement, **_placement(item, at)}
         elif key == "compliance":
             changes["compliance"] = _compliance(item, at)
         else:
-            limits.update(_limits(item, at, key, names))
-    return replace(base, limits={**base.limits, **limits}, **changes)
+            bounds.read(item, at, key)
+    return replace(base, limits=bounds.limits, regressions=bounds.regressions, **changes)
 
 
-def _limits(value: object, place: Place, name: str, names: MetricNames) -> dict[str, tuple[Limit, ...]]:
-    """Walk down to the limits; the keys on the way, joined, are the metric's name."""
-    if isinstance(value, Mapping):
-        found: dict[str, tuple[Limit, ...]] = {}
-        for key, item, at in Table(value, place):
-            found.update(_limits(item, at, f"{name}.{key}", names))
-        return found
-    names.check(name, place)
-    unit = names.units.get(name)
-    span = SHARE if name in _LABELLED else Span(percent=False) if name.endswith("_db") else ANY
-    return {name: parse_limits(value, unit, place, span)}
+@dataclass(frozen=True)
+class _Bounds:
+    """The bounds of metrics by name; read() adds to them, or puts others in their place."""
+
+    names: MetricNames
+    limits: dict[str, tuple[Limit, ...]]
+    regressions: dict[str, Regression]
+
+    def read(self, value: object, place: Place, name: str) -> None:
+        """Walk down to the limits and their tables; the keys on the way, joined, are the metric's name."""
+        if not isinstance(value, Mapping):
+            self._limit(value, place, name)
+            return
+        table = Table(value, place)
+        keys = [key for key, _, _ in table]
+        if name in self.names.units and not keys:
+            raise place.error(f"is empty, so nothing would be checked; set one of {', '.join(_BOUND)}")
+        if self._is_bound(keys, place, name):
+            self._bound(Table(value, place, _BOUND), name)
+            return
+        for key, item, at in table:
+            self.read(item, at, f"{name}.{key}")
+
+    def _is_bound(self, keys: list[str], place: Place, name: str) -> bool:
+        """Tell whether these are the keys of a metric's own table, and not parts of longer names of metrics."""
+        parts = [key for key in keys if self._is_name(f"{name}.{key}")]
+        ours = [key for key in keys if key in _BOUND and key not in parts]
+        if not ours:
+            misspelt = [key for key in keys if key not in parts and nearest(key, _BOUND)]
+            return name in self.names.units and bool(misspelt)
+        if self.names.is_open:
+            parts += [key for key in keys if key not in ours and nearest(key, _BOUND) is None]
+        if parts:
+            raise place.error(
+                f'mixes the keys of a limit ({", ".join(ours)}) with "{parts[0]}", a part of another metric\'s name; '
+                f'write that one beside it, as "{name}.{parts[0]}" with its whole name'
+            )
+        return True
+
+    def _is_name(self, name: str) -> bool:
+        return any(known == name or known.startswith(f"{name}.") for known in self.names.units)
+
+    def _bound(self, table: Table, name: str) -> None:
+        self.names.check(name, table.place)
+        if "limit" in table:
+            self._limit(*table.at("limit"), name)
+        if "max_regression" not in table and "ignore_below" not in table:
+            return
+        before = self.regressions.get(name)
+        if before is None and "max_regression" not in table:
+            example = "0.5 points" if name in _LABELLED else "3 %"
+            raise table.place.error(f'"ignore_below" needs max_regression beside it, for example "{example}"')
+        margin, ignored = (before.margin, before.ignore_below) if before else (0.0, 0.0)
+        if "max_regression" in table:
+            # A metric of unknown direction may be one that falls, too.
+            below = METRICS.get(name, ("", "higher"))[1] != "lower"
+            margin = parse_regression(*table.at("max_regression"), name in _LABELLED, below)
+        if "ignore_below" in table:
+            value, at = table.at("ignore_below")
+            ignored = parse_amount(value, self.names.units.get(name), at, _span(name))
+        self.regressions[name] = Regression(margin, ignored)
+
+    def _limit(self, value: object, place: Place, name: str) -> None:
+        self.names.check(name, place)
+        self.limits[name] = parse_limits(value, self.names.units.get(name), place, _span(name))
+
+
+def _span(name: str) -> Span:
+    return SHARE if name in _LABELLED else Span(percent=False) if name.endswith("_db") else ANY
 
 
 def _max_drop(value: object, place: Place, base: MaxDrop | None) -> MaxDrop:

@@ -9,6 +9,7 @@ from typing import Any
 from pytest_mlbench.checks.facts import plural
 from pytest_mlbench.checks.placement import shown_precision
 from pytest_mlbench.record import Metric, Record
+from pytest_mlbench.reporters import comparison
 from pytest_mlbench.reporters.table import Table
 from pytest_mlbench.stores.runfile import Run
 from pytest_mlbench.units import plain
@@ -55,8 +56,7 @@ def lines(records: Sequence[Record], verbosity: int = 0) -> list[str]:
         found += [*skips, ""] if skips else []
         if verbosity > 0:
             found += _details(measured)
-    found += _slowest(records)
-    return found
+    return [*found, *comparison.lines(records), *_slowest(records)]
 
 
 def summary(records: Sequence[Record], run_file: Path) -> str:

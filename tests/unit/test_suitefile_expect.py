@@ -9,8 +9,10 @@ import pytest
 
 from pytest_mlbench.errors import SuiteError
 from pytest_mlbench.frameworks.api import Framework
-from pytest_mlbench.spec import Limit, MaxDrop, Tolerance
-from pytest_mlbench.suitefile import Known, suite_from_tables
+from pytest_mlbench.matrix import expand
+from pytest_mlbench.registry import Registry
+from pytest_mlbench.spec import Limit, MaxDrop, Regression, Tolerance
+from pytest_mlbench.suitefile import Known, load_suite, suite_from_tables
 
 KNOWN = Known(
     frameworks={"onnxruntime": Framework("onnxruntime", "onnx", "a", "onnxruntime", "")},
@@ -30,7 +32,7 @@ KNOWN = Known(
 )
 
 
-def read(expect, known=KNOWN, **keys):
+def suite(expect, known=KNOWN, **keys):
     benchmark = {
         "name": "b",
         "model": ["m"],
@@ -47,7 +49,11 @@ def read(expect, known=KNOWN, **keys):
         "dataset": {"d": {"file": "d.npz"}, "g": {"generate": "normal", "count": 4}},
         "benchmark": [benchmark],
     }
-    return suite_from_tables(tables, Path("/s/bench_x.toml"), known).benchmarks[0].expect
+    return suite_from_tables(tables, Path("/s/bench_x.toml"), known)
+
+
+def read(expect, known=KNOWN, **keys):
+    return suite(expect, known, **keys).benchmarks[0].expect
 
 
 def refusal(expect, known=KNOWN, **keys):
@@ -133,8 +139,9 @@ def test_everything_at_once():
             '.throughput.min: unknown key: the metric "throughput" takes a limit',
         ),
         (
-            {"latency": {"p50": {"max_regression": "3 %", "ignore_below": "200 ns"}}},
-            '.latency.p50.max_regression: unknown key: the metric "latency.p50" takes a limit',
+            {"latency": {"p50": {"spread": "3 %"}}},
+            '.latency.p50.spread: unknown key: the metric "latency.p50" takes a limit, for example '
+            'latency.p50 = "<= ...", or a table of limit, max_regression, ignore_below',
         ),
         ({"equivalance": {"int8": {"rtol": 1}}}, 'did you mean "equivalence" instead of "equivalance"?'),
         ({"acuracy": {"top1": ">= 0.9"}}, 'did you mean "accuracy.top1"?'),
@@ -242,9 +249,320 @@ class TestFurtherMetrics:
 
     @OWN
     def test_a_key_below_a_known_metric_is_still_refused(self, known, keys):
-        message = refusal({"latency": {"p50": {"max_regression": "<= 3"}}}, known, **keys)
-        assert ".latency.p50.max_regression: unknown key" in message
+        message = refusal({"latency": {"p50": {"spread": "<= 3"}}}, known, **keys)
+        assert ".latency.p50.spread: unknown key" in message
 
     @OWN
     def test_a_known_metric_keeps_its_unit(self, known, keys):
         assert "has no unit" in refusal({"latency": {"p99": "<= 5"}}, known, **keys)
+
+    @OWN
+    def test_a_new_name_takes_a_regression_in_its_own_unit(self, known, keys):
+        expect = read({"words": {"rate": {"max_regression": "2.5 %", "ignore_below": "0.5"}}}, known, **keys)
+        assert expect.regressions == {"words.rate": Regression(0.025, 0.5)}
+        message = refusal({"words": {"rate": {"max_regression": "2 %", "ignore_below": "5 ms"}}}, known, **keys)
+        assert '.words.rate.ignore_below: "5 ms": the unit of this metric is not known' in message
+
+    @OWN
+    def test_a_new_name_may_be_one_that_falls(self, known, keys):
+        message = refusal({"bleu": {"max_regression": "100 %"}}, known, **keys)
+        assert '.bleu.max_regression: "100 %" must be below 100 %' in message
+
+    @OWN
+    def test_a_part_of_a_new_name_beside_the_keys_of_a_limit_is_refused(self, known, keys):
+        message = refusal({"words": {"max_regression": "3 %", "rate": "<= 3"}}, known, **keys)
+        assert '.words: mixes the keys of a limit (max_regression) with "rate"' in message
+
+
+class TestAgainstBase:
+    """How much worse than the base revision a metric may be, and whose outputs must not change."""
+
+    @pytest.mark.parametrize(
+        ("expect", "name", "regression"),
+        [
+            ({"latency": {"p50": {"max_regression": "3 %"}}}, "latency.p50", Regression(0.03)),
+            ({"latency": {"p50": {"max_regression": " 2.5% "}}}, "latency.p50", Regression(0.025)),
+            ({"latency": {"p50": {"max_regression": "0 %"}}}, "latency.p50", Regression(0.0)),
+            ({"latency": {"p50": {"max_regression": "250 %"}}}, "latency.p50", Regression(2.5)),
+            (
+                {"latency": {"p50": {"max_regression": "3 %", "ignore_below": "200 ns"}}},
+                "latency.p50",
+                Regression(0.03, 200.0),
+            ),
+            (
+                {"latency": {"p99.upper99": {"max_regression": "3 %", "ignore_below": "1.1 us"}}},
+                "latency.p99.upper99",
+                Regression(0.03, 1100.0),
+            ),
+            ({"latency.p50": {"max_regression": "3 %"}}, "latency.p50", Regression(0.03)),
+            (
+                {"throughput": {"max_regression": "99.9 %", "ignore_below": "5 /s"}},
+                "throughput",
+                Regression(0.999, 5.0),
+            ),
+            (
+                {"memory": {"peak": {"max_regression": "1 %", "ignore_below": "4 KiB"}}},
+                "memory.peak",
+                Regression(0.01, 4096.0),
+            ),
+            (
+                {"model": {"size": {"max_regression": "0 %", "ignore_below": "0 B"}}},
+                "model.size",
+                Regression(0.0, 0.0),
+            ),
+            ({"accuracy": {"top1": {"max_regression": "0.5 points"}}}, "accuracy.top1", Regression(0.005)),
+            (
+                {"accuracy": {"top5": {"max_regression": "0 points", "ignore_below": "0.2 %"}}},
+                "accuracy.top5",
+                Regression(0.0, 0.002),
+            ),
+            ({"odd": {"max_regression": "3 %", "ignore_below": "7"}}, "odd", Regression(0.03, 7.0)),
+        ],
+    )
+    def test_a_table_stands_where_a_limit_may(self, expect, name, regression):
+        found = read(expect)
+        assert found.regressions == {name: regression}
+        assert found.limits == {}
+
+    def test_the_limit_stands_beside_it_as_before(self):
+        found = read(
+            {
+                "latency": {
+                    "p99": {"limit": ["<= 5 ms", ">= 1 us"], "max_regression": "10 %"},
+                    "p50": {"limit": "<= 4 ms"},
+                    "p99.upper99": "<= 9 ms",
+                }
+            }
+        )
+        assert {name: [one.text for one in bounds] for name, bounds in found.limits.items()} == {
+            "latency.p99": ["<= 5 ms", ">= 1 us"],
+            "latency.p50": ["<= 4 ms"],
+            "latency.p99.upper99": ["<= 9 ms"],
+        }
+        assert found.regressions == {"latency.p99": Regression(0.1)}
+
+    @pytest.mark.parametrize(
+        ("expect", "message"),
+        [
+            (
+                {"latency": {"p50": {"ignore_below": "200 ns"}}},
+                '.latency.p50: "ignore_below" needs max_regression beside it, for example "3 %"',
+            ),
+            (
+                {"accuracy": {"top1": {"limit": ">= 0.9", "ignore_below": "0.001"}}},
+                '.accuracy.top1: "ignore_below" needs max_regression beside it, for example "0.5 points"',
+            ),
+            ({"latency": {"p50": {}}}, ".latency.p50: is empty, so nothing would be checked; set one of limit,"),
+            (
+                {"latency": {"p50": {"max_regresion": "3 %"}}},
+                '.latency.p50.max_regresion: unknown key; did you mean "max_regression"? Keys here: limit,',
+            ),
+            (
+                {"latency": {"p50": {"limit": "<= 5 ms", "ignore_bellow": "3 ns"}}},
+                '.latency.p50.ignore_bellow: unknown key; did you mean "ignore_below"?',
+            ),
+            (
+                {"latency": {"p50": {"limit": "<= 5 ms", "reason": "slow"}}},
+                ".latency.p50.reason: unknown key; Keys here: limit, max_regression, ignore_below",
+            ),
+            (
+                {"latency": {"p99": {"upper99": "<= 5 ms", "max_regression": "3 %"}}},
+                '.latency.p99: mixes the keys of a limit (max_regression) with "upper99", a part of another '
+                'metric\'s name; write that one beside it, as "latency.p99.upper99" with its whole name',
+            ),
+            (
+                {"latency": {"limit": "<= 5 ms", "p50": "<= 1 ms"}},
+                '.latency: mixes the keys of a limit (limit) with "p50"',
+            ),
+            ({"latency": {"max_regression": "3 %"}}, '.latency: unknown metric "latency"; did you mean'),
+            ({"latency": {"p98": {"max_regression": "3 %"}}}, '.latency.p98: unknown metric "latency.p98"'),
+            ({"accuracy": {"max_regression": "1 points"}}, ".accuracy.max_regression: unknown metric"),
+            (
+                {"latency": {"p50": {"max_regression": 3}}},
+                ".latency.p50.max_regression: expected a percentage, found 3 (a whole number); "
+                'write it in quotes, for example "3 %"',
+            ),
+            ({"latency": {"p50": {"max_regression": 0.03}}}, "expected a percentage, found 0.03 (a number)"),
+            ({"latency": {"p50": {"max_regression": ["3 %"]}}}, "expected a percentage, found a list of 1"),
+            ({"latency": {"p50": {"max_regression": "3"}}}, '"3" has not the unit "%"; write for example "3 %"'),
+            ({"latency": {"p50": {"max_regression": "0.03"}}}, '"0.03" has not the unit "%"'),
+            ({"latency": {"p50": {"max_regression": "3 ns"}}}, '"3 ns" has not the unit "%"'),
+            (
+                {"latency": {"p50": {"max_regression": "<= 3 %"}}},
+                '.latency.p50.max_regression: "<= 3 %" does not begin with a number; write for example "3 %"',
+            ),
+            ({"latency": {"p50": {"max_regression": ""}}}, '"" does not begin with a number'),
+            ({"latency": {"p50": {"max_regression": "nan %"}}}, '"nan %" does not begin with a number'),
+            ({"latency": {"p50": {"max_regression": "1e999 %"}}}, '"1e999 %": the number must be finite'),
+            ({"latency": {"p50": {"max_regression": "-1 %"}}}, '"-1 %" must be at least 0 %'),
+            (
+                {"latency": {"p50": {"max_regression": "1 points"}}},
+                '"1 points": only accuracies are compared in points; write for example "3 %"',
+            ),
+            (
+                {"throughput": {"max_regression": "100 %"}},
+                '.throughput.max_regression: "100 %" must be below 100 %: no value is so much worse',
+            ),
+            (
+                {"accuracy": {"top1": {"max_regression": "1 %"}}},
+                '.accuracy.top1.max_regression: "1 %": an accuracy is compared in percentage points; '
+                'write for example "0.5 points"',
+            ),
+            (
+                {"accuracy": {"top1": {"max_regression": 0.005}}},
+                "expected percentage points of accuracy, found 0.005 (a number)",
+            ),
+            ({"accuracy": {"top1": {"max_regression": "0.5"}}}, '"0.5" has not the unit "points"'),
+            ({"accuracy": {"top1": {"max_regression": "100 points"}}}, '"100 points" must be below 100 points'),
+            ({"accuracy": {"top1": {"max_regression": "-1 points"}}}, '"-1 points" must be at least 0 points'),
+            (
+                {"latency": {"p50": {"max_regression": "3 %", "ignore_below": 200}}},
+                ".latency.p50.ignore_below: expected an amount, found 200 (a whole number); "
+                'write it in quotes, for example "200 ns"',
+            ),
+            (
+                {"latency": {"p50": {"max_regression": "3 %", "ignore_below": "200"}}},
+                '"200" has no unit; this metric is a time: write for example "200 ns"',
+            ),
+            (
+                {"latency": {"p50": {"max_regression": "3 %", "ignore_below": "4 kB"}}},
+                '"4 kB" is a size, but this metric is a time: write for example "200 ns"',
+            ),
+            (
+                {"latency": {"p50": {"max_regression": "3 %", "ignore_below": "1 %"}}},
+                'ignore_below: "1 %": unknown unit "%". This metric is a time',
+            ),
+            (
+                {"latency": {"p50": {"max_regression": "3 %", "ignore_below": "-5 ns"}}},
+                '"-5 ns" must be at least 0',
+            ),
+            (
+                {"latency": {"p50": {"max_regression": "3 %", "ignore_below": "< 5 ns"}}},
+                '"< 5 ns" does not begin with a number',
+            ),
+            ({"latency": {"p50": {"limit": {"limit": "<= 5 ms"}}}}, ".latency.p50.limit: expected a limit, found a"),
+            ({"unchanged": {"fp99": {"rtol": 1}}}, '.unchanged.fp99: unknown precision "fp99"'),
+            ({"unchanged": {"fp16": {"rtol": 1}}}, '.unchanged.fp16: unknown precision of this benchmark "fp16"'),
+            ({"unchanged": {"*": {}}}, '.unchanged."*": no rule is set, so nothing would be checked'),
+            ({"unchanged": {"rtol": 1e-4}}, '.unchanged.rtol: unknown precision "rtol"'),
+            ({"unchanged": True}, ".unchanged: expected a table, found true (a boolean)"),
+            ({"unchangd": {"int8": {"rtol": 1}}}, 'did you mean "unchanged" instead of "unchangd"?'),
+        ],
+    )
+    def test_what_would_check_nothing_or_something_else_is_refused(self, expect, message):
+        assert message in refusal(expect)
+
+    def test_accuracy_against_the_base_needs_labels(self):
+        message = refusal({"accuracy": {"top1": {"max_regression": "1 points"}}}, dataset="g")
+        assert message.startswith(".accuracy: accuracy.top1 needs labels from a stored data set")
+
+    def test_unchanged_has_the_rules_of_equivalence_and_needs_no_reference(self):
+        found = read(
+            {"unchanged": {"*": {"rtol": 1e-4, "atol": 1e-5}, "int8": {"top1_agreement": ">= 99 %"}}}, reference=None
+        )
+        assert found.unchanged == {
+            "*": Tolerance(rtol=1e-4, atol=1e-5),
+            "int8": Tolerance(top1_agreement=Limit(">=", 0.99, "%", ">= 99 %")),
+        }
+        assert found.equivalence == {}
+
+
+EXPECT = {
+    "latency": {"p50": {"limit": "<= 5 ms", "max_regression": "3 %", "ignore_below": "200 ns"}, "p99": "<= 9 ms"},
+    "unchanged": {"*": {"rtol": 1e-4}, "int8": {"cosine": ">= 0.9"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "limit", "regression"),
+    [
+        ({"p50": {"max_regression": "10 %"}}, "<= 5 ms", Regression(0.1, 200.0)),
+        ({"p50": {"ignore_below": "1 us"}}, "<= 5 ms", Regression(0.03, 1000.0)),
+        ({"p50": {"ignore_below": "0 ns"}}, "<= 5 ms", Regression(0.03, 0.0)),
+        ({"p50": {"limit": "<= 7 ms"}}, "<= 7 ms", Regression(0.03, 200.0)),
+        ({"p50": "<= 8 ms"}, "<= 8 ms", Regression(0.03, 200.0)),
+        ({"p99": {"max_regression": "9 %"}}, "<= 5 ms", Regression(0.03, 200.0)),
+    ],
+)
+def test_an_override_keeps_what_it_does_not_name(changed, limit, regression):
+    spec = suite(EXPECT, override=[{"when": {"precision": "int8"}, "set": {"expect": {"latency": changed}}}])
+    fp32, int8 = expand(spec, spec.benchmarks[0], KNOWN)
+    assert fp32.benchmark.expect == read(EXPECT)
+    found = int8.benchmark.expect
+    assert [one.text for one in found.limits["latency.p50"]] == [limit]
+    assert [one.text for one in found.limits["latency.p99"]] == ["<= 9 ms"]
+    assert found.regressions["latency.p50"] == regression
+    assert set(found.regressions) == {"latency.p50", *(f"latency.{name}" for name in changed if name == "p99")}
+    assert found.unchanged == fp32.benchmark.expect.unchanged
+
+
+def test_an_override_merges_the_rules_against_the_base():
+    settings = {"expect": {"unchanged": {"int8": {"atol": 0.5}}}}
+    spec = suite(EXPECT, override=[{"when": {"precision": "int8"}, "set": settings}])
+    fp32, int8 = (case.benchmark.expect.unchanged for case in expand(spec, spec.benchmarks[0], KNOWN))
+    assert fp32["int8"] == Tolerance(cosine=Limit(">=", 0.9, "", ">= 0.9"))
+    assert int8 == {**fp32, "int8": replace(fp32["int8"], atol=0.5)}
+
+
+def test_an_override_cannot_ignore_what_nothing_limits():
+    settings = {"expect": {"latency": {"p99": {"ignore_below": "1 us"}}}}
+    with pytest.raises(SuiteError, match=r"override\[0\].set.expect.latency.p99: \"ignore_below\" needs max_reg"):
+        suite(EXPECT, override=[{"when": {"precision": "int8"}, "set": settings}])
+
+
+def test_a_metric_whose_name_ends_like_a_key_is_still_bounded():
+    known = replace(KNOWN, metrics={**KNOWN.metrics, "memory.limit": "bytes"})
+    found = read({"memory": {"limit": "<= 5 MB", "peak": {"max_regression": "1 %"}}}, known)
+    assert list(found.limits) == ["memory.limit"]
+    assert found.regressions == {"memory.peak": Regression(0.01)}
+
+
+def test_a_python_suite_takes_the_same_tables():
+    expect = read({"latency": {"p50": {"limit": ("<= 5 ms",), "max_regression": "3 %", "ignore_below": None}}})
+    assert [one.text for one in expect.limits["latency.p50"]] == ["<= 5 ms"]
+    assert expect.regressions == {"latency.p50": Regression(0.03)}
+
+
+SAMPLE = """
+mlbench = 1
+
+[[model]]
+name = "digits_cnn"
+task = "image_classification"
+files = { onnx = { fp32 = "digits.onnx" }, tflite = { fp32 = "digits.tflite", int8 = "digits_int8.tflite" } }
+quantize = { int8 = { from = "fp32", how = "static_qdq", calibration = "data/calibration.npz" } }
+
+[dataset.digits]
+file = "data/test.npz"
+preprocess = [{ scale = 0.0625 }, { reshape = [1, 8, 8] }]
+
+[[benchmark]]
+name = "classify"
+model = ["digits_cnn"]
+framework = ["onnxruntime", "litert", { name = "tvm", options = { opt_level = 3 } }]
+precision = ["fp32", "int8"]
+device = ["cpu"]
+dataset = "digits"
+scenario = { kind = "single_stream", min_duration_s = 1 }
+reference = { framework = "onnxruntime", precision = "fp32" }
+
+[benchmark.expect]
+accuracy = { top1 = ">= 0.97", max_drop = { from = "fp32", points = 1.0 } }
+equivalence = { fp32 = { rtol = 1e-4, atol = 1e-5 }, int8 = { sqnr_db = ">= 20", top1_agreement = ">= 0.98" } }
+unchanged = { "*" = { rtol = 1e-4, atol = 1e-5 } }
+latency = { p99 = "<= 5 ms", p50 = { max_regression = "3 %", ignore_below = "200 ns" } }
+"""
+
+
+def test_the_whole_of_a_suite_for_several_frameworks_is_read(tmp_path):
+    path = tmp_path / "bench_digits.toml"
+    path.write_text(SAMPLE, encoding="utf-8")
+    known = replace(KNOWN, frameworks=Registry().frameworks)
+    spec = load_suite(path, known)
+    cases = expand(spec, spec.benchmarks[0], known)
+    assert [case.id for case in cases[:2]] == [
+        "digits/classify[digits_cnn-onnxruntime-fp32-cpu]",
+        "digits/classify[digits_cnn-onnxruntime-int8-cpu]",
+    ]
+    assert len(cases) == 6
+    assert all(case.benchmark.expect.regressions == {"latency.p50": Regression(0.03, 200.0)} for case in cases)

@@ -1,0 +1,144 @@
+"""The gate of one session: the base's cases, how many rounds decide, and whether this machine may judge at all."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_mlbench import basecases, compare_exact, fitness, screening
+from pytest_mlbench.basecases import BaseCases
+from pytest_mlbench.checkout import Checkout
+from pytest_mlbench.compare import Question
+from pytest_mlbench.execute import Executor
+from pytest_mlbench.matrix import Case
+from pytest_mlbench.metrics.api import MetricFunction
+from pytest_mlbench.options import GateOptions
+from pytest_mlbench.provenance import Side
+from pytest_mlbench.rounds import Pairing
+from pytest_mlbench.screening import Plan
+from pytest_mlbench.spec import Regression
+
+QUALITY = "accuracy.top1"
+
+MakeExecutor = Callable[[Case, Side], Executor]
+
+
+def compared_metrics(case: Case, margin: float) -> dict[str, Regression]:
+    """Return the metrics of a case that are compared: the scenario's figure, top-1, and what the suite names."""
+    figure = "throughput" if case.scenario.kind == "offline" else "latency.p50"
+    found = {figure: Regression(margin)}
+    if case.benchmark.dataset is not None:
+        found[QUALITY] = Regression(0.0)
+    return {**found, **case.benchmark.expect.regressions}
+
+
+class Gate:
+    """One per process; it must know the selected cases before the first comparison."""
+
+    def __init__(self, options: GateOptions, checkout: Checkout, python: Path | None) -> None:
+        self.options = options
+        self.checkout = checkout
+        self.plan = Plan(screening.FAMILY_ALPHA, 0)
+        self.control: dict[str, Any] = {}  # what the burn-in and the control pair found
+        self.selected: tuple[Case, ...] = ()
+        self.refusal = ""  # why nothing may be compared at all
+        self._python = python
+        self._base = BaseCases({}, {})
+        self._unfit: str | None = None
+
+    def pair(self, cases: Sequence[Case], paths: Sequence[Path], folder: Path) -> None:
+        """Collect the base's cases of the suites at `paths`, and plan the rounds for this many comparisons.
+
+        MlbenchError when the base cannot be collected, or the rounds asked for could never decide.
+        """
+        self.selected = tuple(cases)
+        self._base = basecases.collect(self.checkout, paths, folder)
+        family = sum(
+            len(set(compared_metrics(case, self.options.margin)) - set(compare_exact.DETERMINISTIC))
+            for case in cases
+            if case.skip is None
+        )
+        self.plan = screening.plan(family, self.options.rounds)
+
+    @property
+    def base_cases(self) -> Mapping[str, Case]:
+        """Return the base's cases by id, as collected."""
+        return self._base.cases
+
+    def unreadable(self, case: Case) -> str:
+        """Return why the base's file of this case's suite gave no cases, "" when it did or was not there."""
+        return basecases.unreadable(self._base.errors, case.suite.path, self.checkout.root)
+
+    def of_base(self, case: Case) -> Case | None:
+        """Return the base's case of the same id as it is measured: by the candidate's scenario, in its own place."""
+        other = self._base.cases.get(case.id)
+        if other is None:
+            return None
+        framework = other.framework
+        if framework.python is None and self._python is not None:
+            framework = replace(framework, python=self._python)
+        return replace(other, scenario=case.scenario, framework=framework)
+
+    def side(self, name: Literal["base", "candidate"]) -> Side:
+        """Return one of the two revisions."""
+        root, tree = self.checkout.root, self.checkout.tree
+        return Side("base", tree, root) if name == "base" else Side("candidate", root, tree)
+
+    def pairing(
+        self,
+        base: Executor,
+        candidate: Executor,
+        questions: Mapping[str, Question],
+        functions: Mapping[str, MetricFunction],
+    ) -> Pairing:
+        """Return how the rounds of two executors are taken, in an order that the session's seed gives."""
+        rng = random.Random(f"{self.options.seed} {candidate.case.id}")
+        progress = candidate.preparation.progress
+        return Pairing(
+            base, candidate, tuple(questions), functions, rng, self.options.seconds, self.plan.rounds, progress
+        )
+
+    def unfit(
+        self,
+        make: MakeExecutor,
+        base_case: Case,
+        questions: Mapping[str, Question],
+        functions: Mapping[str, MetricFunction],
+    ) -> str:
+        """Return why nothing can be judged here, "" when it can; found out once, before the first comparison.
+
+        First a fixed loop must run evenly, then the base is compared with itself by the same rules: a difference
+        found there is the machine's.
+        """
+        if self._unfit is None:
+            burnt = fitness.burn_in()
+            self.control["burn_in_spread"] = burnt.spread
+            self._unfit = fitness.noise_reason(burnt, self.options.ceiling)
+            if not self._unfit:
+                self._unfit = self._differs_from_itself(make, base_case, questions, functions)
+        return self._unfit
+
+    def _differs_from_itself(
+        self,
+        make: MakeExecutor,
+        base_case: Case,
+        questions: Mapping[str, Question],
+        functions: Mapping[str, MetricFunction],
+    ) -> str:
+        one, other = make(base_case, self.side("base")), make(base_case, self.side("base"))
+        taken, found = screening.decided(self.pairing(one, other, questions, functions), questions, self.plan.confirm)
+        self.control |= {
+            "case": base_case.id,
+            "rounds": len(taken),
+            "comparisons": [asdict(comparison) for comparison in found.values()],
+        }
+        for comparison in found.values():
+            if comparison.verdict in ("regressed", "improved"):
+                return (
+                    f"this machine is not fit to judge: the base compared with itself differs: {comparison.reason}; "
+                    "`mlbench doctor` tells what may disturb it"
+                )
+        return ""

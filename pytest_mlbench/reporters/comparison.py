@@ -1,0 +1,56 @@
+"""Show how the candidate compares with its base: every case and metric, the green ones too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_mlbench import verdict
+from pytest_mlbench.record import Comparison, Record
+from pytest_mlbench.reporters.table import Table
+from pytest_mlbench.units import percent, plain
+
+_COLUMNS = ("case", "metric", "base", "candidate", "change [95 %]", "could see", "verdict")
+_RIGHT = frozenset(("base", "candidate", "change [95 %]", "could see"))
+
+
+def lines(records: Sequence[Record]) -> list[str]:
+    """Return the lines of the comparison with a base; none where there was no base."""
+    compared = [record for record in records if record.base]
+    if not compared:
+        return []
+    facts = compared[0].base
+    found = [f"against base {str(facts.get('commit', ''))[:12]} ({facts.get('how')} of {facts.get('ref')})"]
+    table = Table(_COLUMNS, _RIGHT)
+    rows = [(record, one) for record in compared for one in record.comparisons]
+    for record, one in rows:
+        shown = (_value(one, one.base), _value(one, one.candidate), verdict.change(one), _could_see(one))
+        table.add(record.case, one.metric, *shown, verdict.shown(one))
+    found += table.lines() if rows else []
+    return [*found, "", *_waived(rows), *_different(compared), *_new(compared)]
+
+
+def _value(one: Comparison, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2%}" if one.method == "mcnemar" else plain(value, one.unit)
+
+
+def _could_see(one: Comparison) -> str:
+    """Return the least worsening that would have been found; anything, where nothing is left to chance."""
+    if one.method == "exact" and one.verdict != "invalid":
+        return "any"
+    return "-" if one.detectable is None else percent(one.detectable, 2)
+
+
+def _waived(rows: Sequence[tuple[Record, Comparison]]) -> list[str]:
+    return [f"waived: {record.case} {one.metric}: {one.waived}" for record, one in rows if one.waived]
+
+
+def _different(records: Sequence[Record]) -> list[str]:
+    told = [(record, record.base.get("outputs", "identical")) for record in records]
+    return [f"outputs differ from the base's: {record.case}: {text}" for record, text in told if text != "identical"]
+
+
+def _new(records: Sequence[Record]) -> list[str]:
+    new = [record.case for record in records if record.base.get("new")]
+    return [f"not in the base, so not compared: {', '.join(new)}"] if new else []

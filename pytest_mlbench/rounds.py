@@ -1,0 +1,208 @@
+"""Take paired rounds: a fresh process of base and of candidate, timed in turn in short blocks on one machine."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from pytest_mlbench import fitness
+from pytest_mlbench.compare import Pairs
+from pytest_mlbench.errors import InvalidCase, StageError
+from pytest_mlbench.execute import Deployment, Executor
+from pytest_mlbench.measure import AgentTarget
+from pytest_mlbench.metrics import calling, latency
+from pytest_mlbench.metrics.api import Measurement, MetricFunction, Samples
+from pytest_mlbench.record import Metric
+from pytest_mlbench.scenarios.api import BLOCK_NS, BLOCK_SAMPLES, Block, WarmUp
+from pytest_mlbench.scenarios.blocks import joined
+
+# Blocks of one process in one round. The best of them is its value: what else runs on the machine only adds time.
+BLOCKS, FEWEST_BLOCKS = 4, 2
+OF_BEST_BLOCK = ("latency.min", "latency.mean", "latency.p50", "throughput")
+_TAILS = ("latency.p90", "latency.p99", "latency.p90.upper99", "latency.p99.upper99")
+
+SideName = Literal["base", "candidate"]
+Values = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One fresh process a side: the value of each metric, which side began, and what disturbed the round."""
+
+    first: SideName
+    base: Values
+    candidate: Values
+    troubles: tuple[str, ...]
+    state: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a record keeps of a round; its values stand in the comparisons."""
+        return {"first": self.first, "troubles": list(self.troubles), "state": dict(self.state)}
+
+
+def pairs(taken: Sequence[Round], metric: str) -> Pairs:
+    """Return one metric's values over rounds."""
+    return Pairs(
+        tuple(one.base.get(metric) for one in taken),
+        tuple(one.candidate.get(metric) for one in taken),
+    )
+
+
+@dataclass
+class Pairing:
+    """Two revisions of one case, and how their rounds are taken.
+
+    `seconds` bounds the measuring of one side over `planned` rounds; slow models get fewer blocks, never fewer
+    than two, so that drift inside a round falls on both sides.
+    """
+
+    base: Executor
+    candidate: Executor
+    metrics: Sequence[str]
+    functions: Mapping[str, MetricFunction]
+    rng: random.Random
+    seconds: float
+    planned: int
+    progress: Callable[[str, float], None] = field(default=lambda stage, share: None)
+    calls: int | None = None  # in one sample, the same for both sides in all rounds
+    blocks: int = BLOCKS
+    sources: dict[SideName, Mapping[str, str]] = field(default_factory=dict)  # what each side imported of its own
+
+    def take(self, number: int, stage: str) -> list[Round]:
+        """Take `number` rounds; which side begins alternates, from a side drawn by the seed."""
+        begins: SideName = self.rng.choice(("base", "candidate"))
+        taken = []
+        for index in range(number):
+            self.progress(stage, index / number)
+            taken.append(self._round(begins))
+            begins = "candidate" if begins == "base" else "base"
+        return taken
+
+    def _round(self, first: SideName) -> Round:
+        order: tuple[SideName, SideName] = (first, "candidate" if first == "base" else "base")
+        executors = {"base": self.base, "candidate": self.candidate}
+        before = fitness.probe()
+        with ExitStack() as stack:
+            sides: dict[SideName, _Process] = {}
+            for name in order:
+                with _telling(name):
+                    deployment = stack.enter_context(executors[name].deployed())
+                    self.sources[name] = deployment.sources
+                    sides[name] = _Process(executors[name], deployment)
+                    self._plan(sides[name].warm_up())
+            for block in range(self.blocks):
+                # ABBA: a steady drift of the machine falls on both sides alike.
+                for name in order if block % 2 == 0 else reversed(order):
+                    with _telling(name):
+                        sides[name].time_block(self.calls or 1)
+            singles = (self.calls or 1) > 1 and set(_TAILS) & set(self.metrics)
+            for name in order if singles else ():
+                with _telling(name):
+                    sides[name].time_singles()
+            values = {}
+            for name in order:
+                with _telling(name):
+                    values[name] = self._values(sides[name])
+        state = fitness.between(before, fitness.probe())
+        threads = int(self.candidate.preparation.options.get("threads") or 1)
+        told = fitness.troubles(state, _cores(), min(threads, _cores()))
+        return Round(first, values["base"], values["candidate"], tuple(told), asdict(state))
+
+    def _plan(self, warm: WarmUp) -> None:
+        """Settle how many calls make a sample and how many blocks a process gets, once, from the first warm-up."""
+        if self.calls is not None:
+            return
+        self.calls = warm.calls
+        block_s = max(BLOCK_NS, BLOCK_SAMPLES * warm.calls * warm.call_ns) / 1e9
+        if self.planned * BLOCKS * block_s > self.seconds:
+            self.blocks = FEWEST_BLOCKS
+
+    def _values(self, process: _Process) -> dict[str, float | None]:
+        found: dict[str, float | None] = dict.fromkeys(self.metrics)
+        for name in self.metrics:
+            if name in OF_BEST_BLOCK:
+                metrics = [_named(latency.measure(one), name) for one in process.measurements()]
+                known = [metric for metric in metrics if metric is not None and metric.value is not None]
+                if known:
+                    best = max if known[0].direction == "higher" else min
+                    found[name] = best(metric.value for metric in known if metric.value is not None)
+        rest = set(self.metrics) - set(OF_BEST_BLOCK)
+        if rest:
+            whole = process.measurement()
+            for name, function in self.functions.items():
+                for metric in calling.call(name, function, whole):
+                    if metric.name in rest:
+                        found[metric.name] = metric.value
+        return found
+
+
+class _Process:
+    """One side's process in one round."""
+
+    def __init__(self, executor: Executor, deployment: Deployment) -> None:
+        self._executor = executor
+        self._deployment = deployment
+        self._scenario = executor.case.scenario
+        self._target = AgentTarget(deployment.agent, executor.case.benchmark.timeout_s)
+        self._blocks: list[Block] = []
+        self._singles: list[Block] = []
+        self._calls = 1
+        self._clock_ns = 0.0
+        self._counters: Mapping[str, Any] | None = None
+
+    def warm_up(self) -> WarmUp:
+        warm = self._target.warm_up(self._scenario.warmup_s, self._scenario.warmup_samples)
+        self._clock_ns = warm.clock_ns
+        return warm
+
+    def time_block(self, calls: int) -> None:
+        self._calls = calls
+        self._target.warm_up(0.0, 1)  # the other side ran in between: its data, not ours, is in the caches
+        self._blocks.append(self._target.block(calls, max_samples=1 << 31))
+
+    def time_singles(self) -> None:
+        self._singles.append(self._target.block(1, max_samples=1 << 31))
+
+    def measurements(self) -> list[Measurement]:
+        """Return one measurement a block."""
+        return [self._measurement([block], []) for block in self._blocks]
+
+    def measurement(self) -> Measurement:
+        """Return what the whole process measured."""
+        return self._measurement(self._blocks, self._singles)
+
+    def _measurement(self, blocks: list[Block], singles: list[Block]) -> Measurement:
+        sample_ns, starts = joined(blocks)
+        single_ns = sample_ns if self._calls == 1 else np.zeros(0, dtype=np.int64)
+        if singles:
+            single_ns, _ = joined(singles)
+        samples = Samples(sample_ns, starts, single_ns, self._calls, self._executor.case.batch, self._clock_ns)
+        if self._counters is None:
+            deadline_s = self._executor.case.benchmark.timeout_s
+            self._counters = self._deployment.agent.call("counters", "counters", deadline_s)
+        return self._executor.measurement(self._deployment, samples, self._counters or {})
+
+
+@contextmanager
+def _telling(name: SideName) -> Iterator[None]:
+    """Let a failure of the base's process be one of the comparison, and the candidate's one of the case."""
+    try:
+        yield
+    except StageError as error:
+        if name == "base":
+            raise InvalidCase(f"the base failed in stage {error}") from None
+        raise
+
+
+def _named(metrics: Sequence[Metric], name: str) -> Metric | None:
+    return next((metric for metric in metrics if metric.name == name), None)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

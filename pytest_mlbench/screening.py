@@ -1,0 +1,64 @@
+"""Screen, then confirm: few rounds for every case, fresh ones for those that look suspicious."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pytest_mlbench import compare
+from pytest_mlbench.compare import Pairs, Question
+from pytest_mlbench.errors import MlbenchError
+from pytest_mlbench.record import Comparison
+from pytest_mlbench.rounds import Pairing, Round, pairs
+from pytest_mlbench.stats import signed_rank
+
+FAMILY_ALPHA = 0.05  # the chance that a session without any regression has a red case, at most
+SCREEN_ROUNDS = 6
+SPARE_ROUNDS = 4  # beyond the fewest that could decide, so that one round the other way does not undo it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The error rate of one comparison, and how many rounds confirm one that looks suspicious."""
+
+    alpha: float
+    confirm: int
+
+    @property
+    def rounds(self) -> int:
+        """Return the most rounds of one case."""
+        return SCREEN_ROUNDS + self.confirm
+
+
+def plan(family: int, asked: int | None = None) -> Plan:
+    """Return the plan for `family` comparisons in one session (Bonferroni), with `asked` confirming rounds.
+
+    MlbenchError when so few rounds could never decide.
+    """
+    alpha = FAMILY_ALPHA / max(1, family)
+    needed = signed_rank.rounds_needed(alpha)
+    if asked is not None and asked < needed:
+        raise MlbenchError(
+            f"--mlbench-rounds {asked} can never tell a regression: the smallest p-value of {asked} rounds is "
+            f"{2.0**-asked:.2g}, and {family} comparisons in one session need {alpha:.2g}; give at least {needed}, "
+            "or select fewer cases"
+        )
+    return Plan(alpha, asked or needed + SPARE_ROUNDS)
+
+
+def decided(
+    pairing: Pairing, questions: Mapping[str, Question], confirm: int
+) -> tuple[list[Round], dict[str, Comparison]]:
+    """Take the rounds that the questions (by metric) need, and decide each; returns all rounds in order."""
+    screen = pairing.take(SCREEN_ROUNDS, "screen")
+    screened = {name: pairs(screen, name) for name in questions}
+    settled = {
+        name: bool(compare.trouble(one, screened[name])) or compare.is_settled(one, screened[name])
+        for name, one in questions.items()
+    }
+    fresh = [] if all(settled.values()) else pairing.take(confirm, "confirm")
+    found = {
+        name: compare.decide(one, screened[name], Pairs((), ()) if settled[name] else pairs(fresh, name))
+        for name, one in questions.items()
+    }
+    return screen + fresh, found
