@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mlbench import lease, references, registry, verdict
+from pytest_mlbench import lease, references, registry, verdict, waivers
 from pytest_mlbench.against_base import AgainstBase, Judged, invalid
 from pytest_mlbench.devices.api import Device
 from pytest_mlbench.errors import MlbenchError, StageError, SuiteError, Unavailable
@@ -172,7 +172,7 @@ class Bench:
     def _with_verdict(self, record: Record, judged: Judged) -> Record:
         """Add the comparisons to a record, and what they make of its outcome."""
         today = datetime.now(timezone.utc).date()
-        comparisons = judged.comparisons
+        comparisons = tuple(waivers.apply(one, self._session.waivers, self.case.id) for one in judged.comparisons)
         gate = self._session.gate
         strict = gate is not None and gate.options.strict
         told = verdict.lines(self.case.id, comparisons, judged.facts, today)

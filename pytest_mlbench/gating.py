@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mlbench import base_environment, checkout, collect, expected
+from pytest_mlbench import base_environment, checkout, collect, expected, waivers
 from pytest_mlbench.checkout import Checkout
 from pytest_mlbench.errors import MlbenchError
 from pytest_mlbench.expected import Deviation
@@ -51,6 +51,7 @@ class Gating:
                 if self._options.lock is not None:
                     self._python = base_environment.environment_of(self._checkout.tree, self._options.lock)
             self._held.enter_context(checkout.hold(self._checkout))
+            self._session.waivers = waivers.load(self._waivers_file(session.config))
         except MlbenchError as error:
             raise pytest.UsageError(f"--mlbench-base {self._options.base}: {error}") from None
 
@@ -90,7 +91,7 @@ class Gating:
         measured = {case.id: None for case in gate.base_cases.values() if case.skip is None}
         differ = expected.deviations(measured, collected, all_run=False)
         self._lost = {one.name: one for one in differ if one.what in ("vanished", "newly skipped")}
-        if collected.suites is None and self._session.waivers is not None:
+        if collected.suites is None:
             problems = self._session.waivers.check_cases(set(collected.cases))
             if problems:
                 raise MlbenchError("\n".join(str(problem) for problem in problems))
@@ -133,6 +134,9 @@ class Gating:
             return
         for note in self._checkout.notes:
             terminalreporter.write_line(f"mlbench: {note}")
+        for waiver in self._session.waivers.expired:
+            told = f"mlbench: {waiver.place.file}: the waiver of {waiver.metric} for {waiver.case} expired on "
+            terminalreporter.write_line(f"{told}{waiver.expires.isoformat()}; take it out", yellow=True)
         if self._session.lost:
             base = self._checkout.base[:12]
             terminalreporter.write_line(f"mlbench: not every case of the base {base} is measured here:", red=True)

@@ -24,6 +24,7 @@ from pytest_mlbench.reporters import progress as progress_reporter
 from pytest_mlbench.spec import SuiteSpec
 from pytest_mlbench.stores import runfile
 from pytest_mlbench.tables import Known
+from pytest_mlbench.waivers import Waivers
 
 _BUILT_IN_METRICS = 5
 
@@ -40,7 +41,7 @@ class MlbenchSession:
         self.deviations: tuple[Deviation, ...] | None = None  # from the expected set; None: there is none
         self.gate: Gate | None = None  # with --mlbench-base, once cases are collected
         self.lost: tuple[Deviation, ...] = ()  # cases of the base that are here no more
-        self.waivers: Any = None
+        self.waivers = Waivers()
         self._suites: dict[str, Path] = {}
         self._python_suites: dict[Path, SuiteSpec] = {}
         self._benchmarks: dict[tuple[Path, str], str] = {}

@@ -36,7 +36,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
-__all__ = ["SCHEMA", "Known", "benchmark_from_table", "load_suite", "suite_from_tables"]
+__all__ = ["SCHEMA", "Known", "benchmark_from_table", "load_suite", "read_toml", "suite_from_tables"]
 
 SCHEMA = 1
 
@@ -50,6 +50,14 @@ def load_suite(path: Path, known: Known) -> SuiteSpec:
     Raises SuiteError with the file, the key path (or line and column, when it is no TOML) and the remedy, and
     AssetError for a path that leaves the suite's folder.
     """
+    suite = suite_from_tables(read_toml(path), path, known)
+    if not suite.benchmarks:
+        raise SuiteError("holds no [[benchmark]], so there is nothing to measure", file=path)
+    return suite
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file; SuiteError when it cannot be read or is no TOML."""
     try:
         text = path.read_bytes().decode()
     except OSError as error:
@@ -58,13 +66,12 @@ def load_suite(path: Path, known: Known) -> SuiteSpec:
         line = error.object[: error.start].count(b"\n") + 1
         raise SuiteError(f"is not UTF-8 text: {error.reason} (at line {line})", file=path) from error
     try:
-        tables = tomllib.loads(text)
+        tables: dict[str, Any] = tomllib.loads(text)
+    except RecursionError:
+        raise SuiteError("its lists or tables are nested too deep", file=path) from None
     except tomllib.TOMLDecodeError as error:
         raise SuiteError(f"malformed TOML: {_with_line(str(error), text)}", file=path) from error
-    suite = suite_from_tables(tables, path, known)
-    if not suite.benchmarks:
-        raise SuiteError("holds no [[benchmark]], so there is nothing to measure", file=path)
-    return suite
+    return tables
 
 
 def suite_from_tables(tables: Mapping[str, Any], path: Path, known: Known) -> SuiteSpec:
