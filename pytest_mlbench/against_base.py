@@ -109,6 +109,7 @@ class AgainstBase:
     ) -> dict[str, Comparison]:
         with _failures_of_base():  # the control pair is the base's on both sides
             unfit = self.gate.unfit(self.make, base.case, questions, self.functions)
+        facts["control"] = self.gate.control
         if unfit:
             return {name: self._invalid(name, unfit) for name in questions}
         pairing = self.gate.pairing(base, self.candidate, questions, self.functions)
@@ -117,7 +118,7 @@ class AgainstBase:
         same = same and _code(pairing, "base") == _code(pairing, "candidate")
         facts |= {"identical": same, "seed": self.gate.options.seed, "calls": pairing.calls, "blocks": pairing.blocks}
         facts["rounds"] = [one.to_json() for one in taken]
-        return {name: _believed(comparison, taken, same) for name, comparison in found.items()}
+        return {name: believed(comparison, taken, same) for name, comparison in found.items()}
 
     def _quality(self, base: Executor, outputs: Outputs, limit: Regression) -> Comparison:
         labels, samples = self.executed.measurement.labels, base.preparation.samples
@@ -179,8 +180,8 @@ def _code(pairing: Pairing, name: SideName) -> dict[str, str]:
     return {module: assets.sha256_of(Path(file)) for module, file in pairing.sources.get(name, {}).items()}
 
 
-def _believed(comparison: Comparison, taken: Sequence[Round], same: bool) -> Comparison:
-    """Withdraw a verdict that the rounds or the sides themselves speak against."""
+def believed(comparison: Comparison, taken: Sequence[Round], same: bool) -> Comparison:
+    """Withdraw a verdict that the rounds, or sides that are the `same`, speak against."""
     if comparison.verdict not in ("regressed", "improved"):
         return comparison
     if same:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pytest_mlbench import __version__, scaffold
+from pytest_mlbench import __version__, doctor, freeze, history, scaffold
 from pytest_mlbench.errors import MlbenchError
 
 
@@ -19,6 +19,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"pytest-mlbench {__version__}")
     verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
     scaffold.add_init(verbs)
+    doctor.add_doctor(verbs)
+    freeze.add_freeze(verbs)
+    history.add_import(verbs)
+    history.add_history(verbs)
     return made
 
 

@@ -115,6 +115,8 @@ class Gate:
         """
         if self._unfit is None:
             burnt = fitness.burn_in()
+            if burnt.spread > self.options.ceiling:  # something that began or ended just then is no reason
+                burnt = fitness.burn_in()
             self.control["burn_in_spread"] = burnt.spread
             self._unfit = fitness.noise_reason(burnt, self.options.ceiling)
             if not self._unfit:
