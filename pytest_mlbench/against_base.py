@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_mlbench import assets, compare_exact, screening
+from pytest_mlbench.checkout import Checkout
 from pytest_mlbench.checks import equivalence
 from pytest_mlbench.compare import Question
-from pytest_mlbench.errors import InvalidCase, StageError, SuiteError, Unavailable
+from pytest_mlbench.errors import InvalidCase, SuiteError
 from pytest_mlbench.execute import Executed, Executor
 from pytest_mlbench.gate import QUALITY, Gate, MakeExecutor, compared_metrics
 from pytest_mlbench.judge import aligned
 from pytest_mlbench.metrics import quality
 from pytest_mlbench.metrics.api import MetricFunction
 from pytest_mlbench.record import CheckResult, Comparison, Metric
-from pytest_mlbench.rounds import Pairing, Round, SideName
+from pytest_mlbench.rounds import Pairing, Round, SideName, failures_of_base
 from pytest_mlbench.spec import Regression
 
 # "No worse" is said only where at least this much would have been noticed.
 RESOLUTION = 0.03
+_PLACES = {QUALITY: 1, "accuracy.top5": 5}  # the first so many classes count as right
 Outputs = Mapping[str, npt.NDArray[Any]]
 
 
@@ -52,9 +53,9 @@ class AgainstBase:
     def judged(self) -> Judged:
         """Compare. Raises StageError when the candidate's own process fails; the base's failure is `invalid`."""
         if self.gate.refusal:
-            raise StageError("base", self.gate.refusal)
-        case, checkout = self.candidate.case, self.gate.checkout
-        facts = {"commit": checkout.base, "ref": checkout.ref, "how": checkout.how}
+            raise SuiteError(self.gate.refusal)
+        case = self.candidate.case
+        facts = facts_of(self.gate.checkout)
         base_case = self.gate.of_base(case)
         wanted = self._wanted()
         if base_case is None:
@@ -64,7 +65,7 @@ class AgainstBase:
         if base_case.skip is not None:
             return Judged((), {**facts, "new": True, "excluded": base_case.skip})
         try:
-            with _failures_of_base():
+            with failures_of_base():
                 base = self.make(base_case, self.gate.side("base"))
                 base.preparation.ready()
                 outputs = base.outputs()
@@ -88,8 +89,8 @@ class AgainstBase:
             reason = _unaskable(name, named)
             if reason:
                 found[name] = self._invalid(name, reason)
-            elif name == QUALITY:
-                found[name] = self._quality(base, outputs, limit)
+            elif name in _PLACES:
+                found[name] = self._quality(name, base, outputs, limit)
             elif name in compare_exact.DETERMINISTIC:
                 found[name] = compare_exact.exact(named[name], base.size(), named[name].value, limit)
             else:
@@ -107,7 +108,7 @@ class AgainstBase:
     def _by_rounds(
         self, base: Executor, questions: Mapping[str, Question], facts: dict[str, Any]
     ) -> dict[str, Comparison]:
-        with _failures_of_base():  # the control pair is the base's on both sides
+        with failures_of_base():  # the control pair is the base's on both sides
             unfit = self.gate.unfit(self.make, base.case, questions, self.functions)
         facts["control"] = self.gate.control
         if unfit:
@@ -120,16 +121,16 @@ class AgainstBase:
         facts["rounds"] = [one.to_json() for one in taken]
         return {name: believed(comparison, taken, same) for name, comparison in found.items()}
 
-    def _quality(self, base: Executor, outputs: Outputs, limit: Regression) -> Comparison:
+    def _quality(self, name: str, base: Executor, outputs: Outputs, limit: Regression) -> Comparison:
         labels, samples = self.executed.measurement.labels, base.preparation.samples
         if labels is None or samples is None or not np.array_equal(np.asarray(samples.labels), labels):
-            return self._invalid(QUALITY, "the base has other samples or labels, so answers cannot be paired")
+            return self._invalid(name, "the base has other samples or labels, so answers cannot be paired")
         try:
-            here = quality.correct(self.executed.measurement.outputs or {}, labels)
-            there = quality.correct(outputs, labels)
+            here = quality.ranks(self.executed.measurement.outputs or {}, labels) < _PLACES[name]
+            there = quality.ranks(outputs, labels) < _PLACES[name]
         except InvalidCase as error:
-            return self._invalid(QUALITY, str(error))
-        return compare_exact.accuracy(here, there, limit, self.gate.plan.alpha)
+            return self._invalid(name, str(error))
+        return compare_exact.accuracy(name, here, there, limit, self.gate.plan.alpha)
 
     def _unchanged(self, outputs: Outputs) -> list[CheckResult]:
         """Hold the suite's tolerance on how far outputs may be from the base's."""
@@ -148,21 +149,15 @@ class AgainstBase:
         return invalid(name, reason, self.metrics)
 
 
+def facts_of(checkout: Checkout) -> dict[str, Any]:
+    """Return which base it is, as a record keeps it."""
+    return {"commit": checkout.base, "ref": checkout.ref, "how": checkout.how}
+
+
 def invalid(name: str, reason: str, metrics: Sequence[Metric]) -> Comparison:
     """Return the comparison of a metric that cannot be compared."""
     metric = next((one for one in metrics if one.name == name), Metric(name, None, "", "none"))
     return Comparison(name, metric.unit, metric.direction, "rounds", "invalid", reason)
-
-
-@contextmanager
-def _failures_of_base() -> Iterator[None]:
-    """Make a failure of the base's own process one of the comparison: what the candidate measured stands."""
-    try:
-        yield
-    except StageError as error:
-        raise InvalidCase(f"the base failed in stage {error}") from None
-    except (SuiteError, Unavailable) as error:
-        raise InvalidCase(f"the base cannot be run: {error}") from None
 
 
 def _unaskable(name: str, named: Mapping[str, Metric]) -> str:

@@ -226,7 +226,7 @@ class Executor:
         if side is None:
             return {}
         names = provenance.own_modules(self.preparation.import_paths)
-        loaded = {**self.preparation.source.made_by, **agent.call("proof", "sources", self._deadline, names=names)}
+        loaded = {**self.preparation.source.made_by, **agent.call("inputs", "sources", self._deadline, names=names)}
         found = provenance.strays(loaded, side, self._suite)
         if found:
             raise InvalidCase(provenance.told(found, side))
