@@ -15,10 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
+from pytest_mlbench import commands
 from pytest_mlbench.checkout import Checkout
-from pytest_mlbench.collect import case_of
 from pytest_mlbench.errors import BaseError
 from pytest_mlbench.matrix import Case
 
@@ -26,8 +24,8 @@ DEADLINE_S = 300.0
 _TOLD_LINES = 15
 # Without the current folder on its module path: a base that is this harness's own source must not replace it.
 _START = (
-    "import sys; sys.path[:] = [path for path in sys.path if path]; from pytest_mlbench import basecases; "
-    "sys.exit(basecases.main(sys.argv[1:]))"
+    "import sys; sys.path[:] = [path for path in sys.path if path]; from pytest_mlbench import base_collector; "
+    "sys.exit(base_collector.main(sys.argv[1:]))"
 )
 
 
@@ -37,42 +35,6 @@ class BaseCases:
 
     cases: Mapping[str, Case]
     errors: Mapping[str, str]
-
-
-class _Dump:
-    """Note what pytest collected."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.cases: dict[str, Case] = {}
-        self.errors: dict[str, str] = {}
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed:
-            place = report.nodeid.partition("::")[0] or "conftest.py"
-            self.errors[self._from_root(place)] = report.longreprtext.strip()
-
-    def pytest_configure(self, config: pytest.Config) -> None:
-        self._rootdir = config.rootpath
-
-    def _from_root(self, place: str) -> str:
-        path = (self._rootdir / place).resolve()
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else place
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.cases = {case.id: case for case in map(case_of, session.items) if case is not None}
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Collect and write what was found; the arguments are the file to write, the base's top folder, and pytest's."""
-    out, root, *given = arguments
-    dump = _Dump(Path(root).resolve())
-    code = pytest.main(["--mlbench", "--collect-only", "-q", "-p", "no:cacheprovider", *given], plugins=[dump])
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and not dump.errors:
-        return int(code)
-    with Path(out).open("wb") as stream:
-        pickle.dump((dump.cases, dump.errors), stream)
-    return 0
 
 
 def collect(checkout: Checkout, paths: Sequence[Path], folder: Path) -> BaseCases:
@@ -91,21 +53,18 @@ def collect(checkout: Checkout, paths: Sequence[Path], folder: Path) -> BaseCase
         out = Path(scratch) / "cases.pickle"
         command = [sys.executable, "-c", _START, str(out), str(checkout.tree), *given, "--mlbench-base="]
         try:
-            done = subprocess.run(
+            done = commands.run(
                 command,
-                cwd=here if here.is_dir() else checkout.tree,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=DEADLINE_S,
+                deadline_s=DEADLINE_S,
+                environment=environment,
+                folder=here if here.is_dir() else checkout.tree,
             )
         except subprocess.TimeoutExpired:
             message = f"collecting the base's suites in {checkout.tree} took more than {DEADLINE_S:g} s"
             raise BaseError(f"{message}; look what its conftest.py does when it is imported") from None
-        if done.returncode != 0 or not out.exists():
-            told = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_TOLD_LINES:])
-            message = f"pytest cannot collect the base's suites in {checkout.tree} (exit status {done.returncode})"
+        if done.code != 0 or not out.exists():
+            told = commands.last_lines(f"{done.out}\n{done.err}", _TOLD_LINES)
+            message = f"pytest cannot collect the base's suites in {checkout.tree} (exit status {done.code})"
             raise BaseError(f"{message}; its last lines were:\n{told}")
         with out.open("rb") as stream:
             cases, errors = pickle.load(stream)  # written by our own process, a moment ago
