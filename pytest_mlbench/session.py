@@ -113,6 +113,8 @@ class MlbenchSession:
         record = self.earlier.get(case_id)
         if record is None or record.outcome != "pass" or record.hashes.get("identity") != identity:
             return None
+        if self.gate is not None and record.base.get("commit") != self.gate.checkout.base:
+            return None  # it was not compared with this base
         return record
 
     def _check_pythons(self) -> None:
