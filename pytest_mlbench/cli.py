@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pytest_mlbench import __version__, doctor, freeze, history, scaffold
+from pytest_mlbench import __version__, doctor, export, freeze, history, scaffold
 from pytest_mlbench.errors import MlbenchError
 
 
@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     freeze.add_freeze(verbs)
     history.add_import(verbs)
     history.add_history(verbs)
+    export.add_export(verbs)
     return made
 
 

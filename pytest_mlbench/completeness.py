@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,8 +55,9 @@ class Completeness:
         if self._session.worker is not None and self._collected is not None:
             parts = runfile.parts_dir(self._session.run_file)
             part = parts / f"collected-{self._session.worker['workerid']}.part"
-            part.write_text(self._collected.to_text(), encoding="utf-8")
-            part.replace(part.with_suffix(".json"))
+            with contextlib.suppress(OSError):  # the controller says that it heard nothing
+                part.write_text(self._collected.to_text(), encoding="utf-8")
+                part.replace(part.with_suffix(".json"))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note which cases ran, and the reasons of skips."""
@@ -75,7 +77,8 @@ class Completeness:
         ended = exitstatus == pytest.ExitCode.OK
         if collected is None:  # collecting failed, and pytest says so
             why = "no worker told what it collected, so its cases were not compared with those of the run"
-            return [Deviation("unchecked", str(self._file), why)] if ended else []
+            name = os.path.relpath(self._file, self._session.config.rootpath)
+            return [Deviation("unchecked", name, why)] if ended else []
         return [
             *expected.deviations(self._expected, collected, all_run=in_ci(os.environ)),
             *expected.unmeasured(self._expected, collected, self._skips, all_ran=ended),

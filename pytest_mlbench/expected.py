@@ -57,7 +57,7 @@ class Collected:
 
     def counts(self, case: str) -> bool:
         """Tell whether a case of the expected set should have been collected."""
-        return self.suites is None or case.partition("/")[0] in self.suites
+        return self.suites is None or suite_of(case) in self.suites
 
     def to_text(self) -> str:
         """Return it for another process."""
@@ -83,6 +83,11 @@ class Deviation:
     def to_json(self) -> dict[str, str]:
         """Return it as the run file's footer keeps it."""
         return asdict(self)
+
+
+def suite_of(case: str) -> str:
+    """Return the name of the suite in a case id."""
+    return case.partition("/")[0]
 
 
 def exists(path: Path) -> bool:

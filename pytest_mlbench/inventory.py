@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from pytest_mlbench.collect import PythonSuite, TomlSuite, case_of
-from pytest_mlbench.expected import Collected, one_line
+from pytest_mlbench.expected import Collected, one_line, suite_of
 
 
 def suites_folder(config: pytest.Config) -> Path:
@@ -32,7 +32,7 @@ class Inventory:
 
     def __init__(self) -> None:
         self._cases: dict[str, str | None] = {}
-        self._paths: dict[str, Path] = {}  # of the suite of each case
+        self._suites: dict[str, Path] = {}  # name -> file
         self._deselected: set[str] = set()
         self._passed_over: list[pytest.Collector] = []
         self._complete = False
@@ -62,25 +62,22 @@ class Inventory:
             return None
         unchecked = dict(self._look_into(session.config.rootpath))
         folder = suites_folder(session.config).resolve()
-        paths = {case: path for case, path in self._paths.items() if folder in path.resolve().parents}
-        suites = _whole(session.config, folder, paths)
-        selected = {case.id for item in session.items if (case := case_of(item)) is not None} & paths.keys()
+        resolved = {name: path.resolve() for name, path in self._suites.items()}
+        inside = {name: path for name, path in resolved.items() if folder in path.parents}
+        cases = {case: reason for case, reason in self._cases.items() if suite_of(case) in inside}
+        suites = _whole(session.config, folder, inside)
+        selected = {case.id for item in session.items if (case := case_of(item)) is not None} & cases.keys()
         # A plugin may take items out without a word, and --lf does it while collecting.
-        silently = {case for case in paths if suites is None or case.partition("/")[0] in suites} - selected
-        return Collected(
-            cases={case: self._cases[case] for case in paths},
-            suites=suites,
-            selected=selected,
-            deselected=(self._deselected & paths.keys()) | silently,
-            unchecked=unchecked,
-        )
+        silently = {case for case in cases if suites is None or suite_of(case) in suites} - selected
+        deselected = (self._deselected & cases.keys()) | silently
+        return Collected(cases, suites, selected, deselected, unchecked)
 
     def _note(self, items: Iterator[pytest.Item]) -> None:
         for item in items:
             case = case_of(item)
             if case is not None:
                 self._cases[case.id] = _excluded(item)
-                self._paths[case.id] = case.suite.path
+                self._suites[case.suite.name] = case.suite.path
 
     def _look_into(self, root: Path) -> Iterator[tuple[str, str]]:
         """Collect the suites that were passed over; yields those that cannot be, with the error."""
@@ -116,7 +113,7 @@ def _excluded(item: pytest.Item) -> str | None:
     return None
 
 
-def _whole(config: pytest.Config, folder: Path, paths: dict[str, Path]) -> Collection[str] | None:
+def _whole(config: pytest.Config, folder: Path, suites: Mapping[str, Path]) -> Collection[str] | None:
     """Return the names of the suites that were collected whole; None when all of the suites folder was.
 
     A node id gives a part of a file: of such a suite nothing can be missed.
@@ -125,10 +122,7 @@ def _whole(config: pytest.Config, folder: Path, paths: dict[str, Path]) -> Colle
     given = [(base / argument).resolve() for argument in config.args if "::" not in argument]
     if any(path in (folder, *folder.parents) for path in given):
         return None
-    resolved = {case: path.resolve() for case, path in paths.items()}
-    return {
-        case.partition("/")[0] for case, path in resolved.items() if any(one in (path, *path.parents) for one in given)
-    }
+    return {name for name, path in suites.items() if any(one in (path, *path.parents) for one in given)}
 
 
 # --- for `mlbench freeze` --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,11 @@ def add(parser: pytest.Parser) -> None:
         default="expected-cases.txt",
     )
     parser.addini("mlbench_waivers", "The file of accepted regressions.", default=WAIVERS)
+    parser.addini(
+        "mlbench_pytest_benchmark",
+        "Whether cases appear in pytest-benchmark's table: auto (where it shows one anyway), always, never.",
+        default="auto",
+    )
 
 
 def _add_gate(parser: pytest.Parser) -> None:
@@ -159,7 +165,7 @@ def _gate(config: pytest.Config) -> GateOptions | None:
         )
     seconds, rounds, seed = (config.getoption(f"mlbench_{name}") for name in ("base_seconds", "rounds", "seed"))
     if not 0 < seconds < 1e6:
-        raise pytest.UsageError(f"--mlbench-base-seconds {seconds:g}: expected more than 0")
+        raise pytest.UsageError(f"--mlbench-base-seconds {seconds:g}: expected more than 0 and less than 1000000")
     if rounds is not None and not 1 <= rounds <= MOST_ROUNDS:
         raise pytest.UsageError(f"--mlbench-rounds {rounds}: expected 1 to {MOST_ROUNDS}")
     interpreter = config.invocation_params.dir / Path(python).expanduser() if python else None
@@ -185,7 +191,7 @@ def _share(config: pytest.Config, name: str) -> float:
     if found is None or float(found[1]) >= 100:
         option = name.replace("_", "-")
         raise pytest.UsageError(f'--mlbench-{option} {text!r}: expected a share below 100 %, as in "3 %"')
-    return float(found[1]) / 100
+    return float(Decimal(found[1]) / 100)  # 0.7 / 100 is not the number that a suite's "0.7 %" is
 
 
 def _pythons(pairs: list[str], base: Path) -> dict[str, Path]:

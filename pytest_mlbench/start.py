@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_mlbench import collect, completeness, fixtures, gating, listing
+from pytest_mlbench import benchmark_bridge, collect, completeness, fixtures, gating, listing
 from pytest_mlbench.errors import MlbenchError
 from pytest_mlbench.recording import Recording
 from pytest_mlbench.session import KEY, MlbenchSession
@@ -24,6 +24,7 @@ def join(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "mlbench-fixtures")
     completeness.join(config, session)
     gating.join(config, session)
+    benchmark_bridge.join(config, session)
     if session.options.list:
         listing.join(config, session)
     config.addinivalue_line("python_files", "bench_*.py")  # so that pytest itself collects each exactly once

@@ -160,6 +160,8 @@ def changed(line: dict, *path: str | int, to: object = ...) -> dict:
         (1, ("fingerprint",), ""),
         (1, ("started",), "yesterday"),
         (-1, ("exitstatus",), 14),
+        (-1, ("deviations",), [{"what": "lost", "name": "a/b[c]", "detail": ""}]),
+        (-1, ("deviations",), [{"what": "new", "name": "", "detail": ""}]),
         (-1, ("kind",), "end"),
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else None,
@@ -174,6 +176,12 @@ def test_an_outcome_other_than_pass_needs_a_reason(plain_run):
     for outcome in ("fail", "skip", "invalid", "insufficient"):
         assert problems(changed(plain_run.lines[1], "outcome", to=outcome))
         assert not problems(changed(changed(plain_run.lines[1], "outcome", to=outcome), "reason", to="why"))
+
+
+def test_a_footer_may_tell_deviations_from_the_expected_set(plain_run):
+    assert not problems(changed(plain_run.lines[-1], "deviations", to=[]))
+    told = [{"what": "vanished", "name": "a/b[c]", "detail": "renamed to a/b[d]?"}]
+    assert not problems(changed(plain_run.lines[-1], "deviations", to=told))
 
 
 # --- the facts -----------------------------------------------------------------------------------------

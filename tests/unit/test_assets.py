@@ -70,6 +70,30 @@ def test_a_git_lfs_pointer(suite):
         assert "is a Git LFS pointer, not its content; run `git lfs pull`" in message
 
 
+def test_only_a_small_file_of_that_beginning_is_a_pointer(tmp_path):
+    start = b"version https://git-lfs.github.com/spec/"
+    assert assets.lfs_pointer(write(tmp_path / "f", start + b"v1\n"))
+    assert assets.lfs_pointer(write(tmp_path / "f", start.ljust(1024)))
+    assert not assets.lfs_pointer(write(tmp_path / "f", start.ljust(1025)))
+    for content in (b"", start[:-1], b" " + start, b"TFL3"):
+        assert not assets.lfs_pointer(write(tmp_path / "f", content))
+
+
+def test_a_pointer_in_a_base_revision_names_its_commit(suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLBENCH_CACHE", str(tmp_path / "cache"))
+    tree = tmp_path / "cache" / assets.CHECKOUTS / "project-1" / "0a1b2c"
+    (tree / "models").mkdir(parents=True)
+    message = refusal(write(tree / "models" / "net.onnx", b"version https://git-lfs.github.com/spec/v1\n"), suite)
+    assert f"not its content; run `git lfs fetch origin 0a1b2c && git lfs checkout` in {tree}" in message
+
+
+def test_external_data_that_is_a_pointer(suite):
+    path = save(plain([tensor(location="w.bin")]), suite.parent / "net.onnx")
+    write(suite.parent / "w.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16\n")
+    message = refusal(path, suite)
+    assert f"file {suite.parent / 'w.bin'} is a Git LFS pointer, not its content; run `git lfs pull`" in message
+
+
 def test_an_altered_file_names_both_hashes(suite):
     path = write(suite.parent / "data.bin", b"content")
     message = refusal(path, suite, expected_sha256="0" * 64)

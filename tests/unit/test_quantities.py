@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mlbench.errors import SuiteError
-from pytest_mlbench.quantities import ANY, SHARE, UNITS, Span, parse_limit, parse_limits
+from pytest_mlbench.quantities import ANY, SHARE, UNITS, Span, parse_amount, parse_limit, parse_limits, parse_regression
 from pytest_mlbench.tables import Place
 
 PLACE = Place(Path("bench_a.toml"), "benchmark[0].expect.latency.p99")
@@ -73,6 +73,9 @@ def test_a_limit_is_read_into_the_unit_of_its_metric(text, unit, op, value, writ
         ("<= -inf ms", "ns", ["finite"]),
         ("<= Infinity", "", ["finite"]),
         ("<= 1e999", "", ["finite"]),
+        ("<= 1e99999999999999999999", "", ["finite"]),
+        ("<= 1e-99999999999999999999", "", ["finite"]),
+        ("<= 1e308 min", "ns", ['"<= 1e308 min" is too large']),
         ("<= -5 ms", "ns", ["outside the values this metric can have (at least 0)"]),
         (5, "ns", ["expected a limit, found 5 (a whole number)", "in quotes", '"<= 5 ms"']),
         (0.97, "", ["found 0.97 (a number)", '">= 0.97"']),
@@ -166,3 +169,77 @@ def test_any_text_is_a_limit_or_a_suite_error(text):
         return
     assert limit.op in ("<=", "<", ">=", ">", "==")
     assert limit.holds(limit.value) == (limit.op in ("<=", ">=", "=="))
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "amount"),
+    [
+        ("200 ns", "ns", 200.0),
+        (" 1.1us ", "ns", 1100.0),
+        ("4 KiB", "bytes", 4096.0),
+        ("5 /s", "1/s", 5.0),
+        ("1e-6 usd", "usd", 1e-6),
+        ("0.002", "", 0.002),
+        ("0.2 %", "", 0.002),
+        ("0 ns", "ns", 0.0),
+        ("7", None, 7.0),
+        ("3 degC", "degC", 3.0),
+    ],
+)
+def test_an_amount_is_read_into_the_unit_of_its_metric(text, unit, amount):
+    assert parse_amount(text, unit, PLACE) == amount
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "message"),
+    [
+        (200, "ns", 'expected an amount, found 200 (a whole number); write it in quotes, for example "200 ns"'),
+        (None, "", 'expected an amount, found None (NoneType); write it in quotes, for example "0.002"'),
+        ("<= 200 ns", "ns", '"<= 200 ns" does not begin with a number; write for example "200 ns"'),
+        ("ns", "ns", '"ns" does not begin with a number'),
+        ("200", "ns", '"200" has no unit; this metric is a time: write for example "200 ns"'),
+        ("200 kb", "bytes", '"200 kb": unknown unit "kb"; did you mean "kB"? This metric is a size'),
+        ("200 ns", "1/s", '"200 ns" is a time, but this metric is a rate: write for example "5 /s"'),
+        ("200 K", "degC", '"200 K": unknown unit "K". This metric is in degC: write for example "5 degC"'),
+        ("-1 ns", "ns", '"-1 ns" must be at least 0; write for example "200 ns"'),
+        ("1e999 ns", "ns", '"1e999 ns": the number must be finite'),
+        ("1e-99999999999999999999 ns", "ns", "the number must be finite"),
+        ("1e308 s", "ns", '"1e308 s" is too large'),
+    ],
+)
+def test_an_amount_that_says_nothing_is_refused(text, unit, message):
+    with pytest.raises(SuiteError) as caught:
+        parse_amount(text, unit, PLACE)
+    assert str(caught.value).startswith("bench_a.toml: benchmark[0].expect.latency.p99: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "points", "margin"),
+    [
+        ("3 %", False, 0.03),
+        ("3%", False, 0.03),
+        ("0 %", False, 0.0),
+        ("0.1 %", False, 0.001),
+        ("99.9 %", False, 0.999),
+        ("0.5 points", True, 0.005),
+        ("0.07 points", True, 0.0007),
+    ],
+)
+def test_a_regression_is_a_share_as_exact_as_written(text, points, margin):
+    assert parse_regression(text, PLACE, points, below=True) == margin
+
+
+def test_only_what_falls_cannot_be_worse_by_the_whole():
+    assert parse_regression("150 %", PLACE, points=False, below=False) == 1.5
+    with pytest.raises(SuiteError, match='"150 %" must be below 100 %: no value is so much worse'):
+        parse_regression("150 %", PLACE, points=False, below=True)
+
+
+@given(st.text(max_size=12), st.booleans(), st.sampled_from(["ns", "", None]))
+def test_any_text_is_an_amount_and_a_regression_or_a_suite_error(text, points, unit):
+    for read in (lambda: parse_amount(text, unit, PLACE), lambda: parse_regression(text, PLACE, points, True)):
+        try:
+            assert read() >= 0
+        except SuiteError:
+            continue
