@@ -145,9 +145,8 @@ def _make(home: Path, file: Path, tree: Path) -> None:
     try:
         with log.open("wb"):
             pass
-        # Isolated (-I), for pip runs among the base's files: one named like a standard module must not shadow it.
-        make: list[str | Path] = [sys.executable, "-I", "-m", "venv", part]
-        pip: list[str | Path] = [_interpreter(part), "-I", "-X", "utf8", "-m", "pip", "install", "--no-input"]
+        make: list[str | Path] = [sys.executable, "-m", "venv", part]
+        pip: list[str | Path] = [_interpreter(part), "-X", "utf8", "-m", "pip", "install", "--no-input"]
         _step("make an environment", make, MAKE_S, log, folder)
         _step(f"install {file}", [*pip, "--progress-bar", "off", "--requirement", file], INSTALL_S, log, tree)
         complaint = _complaint(part)

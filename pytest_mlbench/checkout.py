@@ -167,13 +167,12 @@ def _remove_oldest(checkout: Checkout) -> Iterator[str]:
     """Remove the trees used least recently, down to KEPT; yield a note for each that could not be removed."""
     place = checkout.tree.parent
     trees = [path for path in place.iterdir() if re.fullmatch(r"[0-9a-f]{40,64}", path.name)]
-    others = sorted((path for path in trees if path != checkout.tree), key=_last_use)
-    for tree in others[: max(0, len(trees) - KEPT)]:
-        if not _in_use(tree):
-            try:
-                _remove(checkout.root, tree)
-            except BaseError as error:
-                yield str(error)
+    idle = [path for path in trees if path != checkout.tree and not _in_use(path)]
+    for tree in sorted(idle, key=_last_use)[: max(0, len(trees) - KEPT)]:
+        try:
+            _remove(checkout.root, tree)
+        except BaseError as error:
+            yield str(error)
 
 
 def _last_use(tree: Path) -> int:
@@ -207,10 +206,9 @@ def _ensure(checkout: Checkout) -> None:
 
 def _as_made(checkout: Checkout, *, strays_too: bool) -> bool:
     tree = checkout.tree
-    if not (tree / ".git").is_file():  # else git would find a repository around the cache
-        return False
     told = git(tree, "rev-parse", "--show-toplevel", "--git-common-dir", "HEAD").out.split("\n")
     own = git(checkout.root, "rev-parse", "--git-common-dir").out.removesuffix("\n")
+    # Without its own .git, git finds a repository around the cache.
     if len(told) != 4 or Path(told[0]) != tree or told[2] != checkout.base:
         return False
     if (tree / told[1]).resolve() != (checkout.root / own).resolve():
@@ -241,11 +239,8 @@ def _state(tree: Path) -> tuple[str, str]:
 def _make(checkout: Checkout) -> None:
     root, tree, base = checkout.root, checkout.tree, checkout.base
     _remove(root, tree)
-    # Twice --force: git may still know a tree of this path that was deleted, or was being made when git was killed.
-    options = ("--detach", "--force", "--force")
-    done = git(root, "worktree", "add", *options, str(tree), base, deadline_s=CHECKOUT_S)
+    done = git(root, "worktree", "add", "--detach", str(tree), base, deadline_s=CHECKOUT_S)
     if done.code:
-        _remove(root, tree)
         error = revisions.failed(f"check out the base {base}", root, done)
         if "smudge filter lfs failed" in done.err:
             error = BaseError(f"{error}\nfetch its large files with `git lfs fetch origin {base}`")
@@ -261,7 +256,7 @@ def _remove(root: Path, tree: Path) -> None:
 
     No `git worktree prune`: it would also drop the user's own trees on a disk that is not mounted now.
     """
-    forget = ("worktree", "remove", "--force", "--force", str(tree))
+    forget = ("worktree", "remove", "--force", "--force", str(tree))  # twice: a killed git leaves it locked
     try:
         _made(tree).unlink(missing_ok=True)
         if tree.is_symlink() or tree.is_file():

@@ -132,6 +132,11 @@ class Gating:
         """Tell what was lost, what the checkout noticed, and which waivers no longer hold."""
         if self._session.worker is not None or self._checkout is None:
             return
+        if self._checkout.same:
+            told = (
+                f"mlbench: the base {self._checkout.base[:12]} is the candidate itself, so nothing can have changed; "
+            )
+            terminalreporter.write_line(told + "on a push, name the commit before it (HEAD~1)", yellow=True)
         for note in self._checkout.notes:
             terminalreporter.write_line(f"mlbench: {note}")
         for waiver in self._session.waivers.expired:
