@@ -179,6 +179,9 @@ def believed(comparison: Comparison, taken: Sequence[Round], same: bool) -> Comp
     """Withdraw a verdict that the rounds, or sides that are the `same`, speak against."""
     if comparison.verdict not in ("regressed", "improved"):
         return comparison
+    if same and comparison.verdict == "improved":
+        reason = f"{comparison.reason}, by chance: both sides are the same model, data, options, framework and code"
+        return replace(comparison, verdict="pass", reason=reason)
     if same:
         reason = (
             f"{comparison.reason}, although both sides are the same model, data, options, framework and code: "

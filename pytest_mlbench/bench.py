@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pytest
 
 from pytest_mlbench import lease, references, registry, verdict, waivers
-from pytest_mlbench.against_base import AgainstBase, Judged, invalid
+from pytest_mlbench.against_base import AgainstBase, Judged, facts_of, invalid
 from pytest_mlbench.devices.api import Device
-from pytest_mlbench.errors import MlbenchError, StageError, SuiteError, Unavailable
+from pytest_mlbench.errors import InvalidCase, MlbenchError, StageError, SuiteError, Unavailable
 from pytest_mlbench.execute import Executed, Executor, variant
 from pytest_mlbench.gate import compared_metrics
 from pytest_mlbench.judge import judge
@@ -80,6 +80,8 @@ class Bench:
         except SuiteError as error:
             self.record = self._draft("error", str(error), stage="suite")
             failure = f"error(suite): {self.case.id}: {error}"
+        except InvalidCase as error:
+            self.record = self._draft("invalid", str(error))
         except OSError as error:  # of the files we keep: the cache, the locks, an agent's log
             reason = (
                 f"{error}; free space or make the folder writable, or choose another one: "
@@ -165,7 +167,8 @@ class Bench:
             return None
         if self._model is not None:
             reason = "the fixture mlbench_model gives the candidate's model; the base's cannot be had from it"
-            return Judged(tuple(invalid(name, reason, metrics) for name in compared_metrics(self.case, 0.0)), {})
+            found = tuple(invalid(name, reason, metrics) for name in compared_metrics(self.case, 0.0))
+            return Judged(found, facts_of(gate.checkout))
         functions = self._functions()
         return AgainstBase(gate, executor, executed, metrics, functions, self._executor).judged()
 

@@ -20,6 +20,7 @@ from pytest_mlbench.units import percent, plain
 SCREEN_LEVEL = 0.10  # a screen keeps what looks this unlikely; only 2.5 times fewer rounds for equal power
 CONFIDENCE = 0.95  # of the intervals that are shown
 TIME_UNITS = ("ns", "1/s")
+_LARGEST = math.log(1e100)  # of a log-ratio: what is further apart is no measurement, and its share no number
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Question:
     """What is asked of one metric: is the candidate worse than the margin?
 
     `alpha` is the error rate of this one comparison (the family's over the number of comparisons). A comparison
-    passes only when a worsening of `resolution` or of the margin, whichever is larger, is ruled out. `confirm`
-    rounds are taken of what looks suspicious, so they are what could have found a regression.
+    passes only when a worsening of `resolution`, of the margin or of `ignore_below`, whichever is largest, is ruled
+    out. `confirm` rounds are taken of what looks suspicious, so they are what could have found a regression.
     """
 
     metric: str
@@ -59,12 +60,16 @@ def trouble(question: Question, pairs: Pairs) -> str:
             return f"the {name} did not measure {question.metric} in {unmeasured} of {len(values)} rounds"
         wrong = [value for value in values if value is not None and not (0 < value < math.inf)]
         if wrong:
-            return f"the {name} gave {question.metric} = {wrong[0]}, of which there is no ratio"
+            return f"the {name} gave {question.metric} = {wrong[0]:g}; a ratio needs finite numbers above 0"
     worsenings = _worsenings(question, pairs)
-    if question.unit in TIME_UNITS and len(worsenings) > 1 and max(worsenings) == min(worsenings):
+    if not all(abs(value) <= _LARGEST for value in worsenings):
+        return f"{question.metric} of base and candidate are too far apart for a ratio"
+    both = zip(pairs.base, pairs.candidate, strict=True)
+    ratios = {there / here for here, there in both if here is not None and there is not None}
+    if question.unit in TIME_UNITS and len(worsenings) > 1 and len(ratios) == 1:
         return (
             f"{question.metric} differs by exactly the same in each of {len(worsenings)} rounds, which measured "
-            "times never do: the clock is too coarse for this model, or nothing was measured"
+            "times never do: the clock is too coarse for this model, or it was not measured anew in each round"
         )
     return ""
 
@@ -76,7 +81,7 @@ def is_settled(question: Question, screen: Pairs) -> bool:
         return False
     if signed_rank.p_greater([-value for value in worsenings]) <= SCREEN_LEVEL:
         return False  # perhaps improved, which is worth being sure of
-    return signed_rank.upper_bound(worsenings, CONFIDENCE) < _bound(question)
+    return signed_rank.upper_bound(worsenings, CONFIDENCE) < _bound(question, screen)
 
 
 def decide(question: Question, screen: Pairs, confirm: Pairs) -> Comparison:
@@ -87,18 +92,19 @@ def decide(question: Question, screen: Pairs, confirm: Pairs) -> Comparison:
     wrong = trouble(question, screen + confirm)
     if wrong:
         return _comparison(question, screen, confirm, "invalid", reason=wrong)
-    worsenings = _worsenings(question, confirm if confirm.base else screen)
+    counted = confirm if confirm.base else screen
+    worsenings = _worsenings(question, counted)
     p = signed_rank.p_greater(worsenings, _log_margin(question))
     better = signed_rank.p_greater([-value for value in worsenings])
     verdict: Verdict
-    ignored = confirm.base and p <= question.alpha and _is_ignored(question, screen, confirm)
+    ignored = confirm.base and p <= question.alpha and _is_ignored(question, counted)
     if ignored:
         verdict = "pass"
     elif confirm.base and p <= question.alpha:
         verdict = "regressed"
     elif confirm.base and better <= question.alpha:
         verdict = "improved"
-    elif signed_rank.upper_bound(worsenings, CONFIDENCE) < _bound(question):
+    elif signed_rank.upper_bound(worsenings, CONFIDENCE) < _bound(question, counted):
         verdict = "pass"
     else:
         verdict = "inconclusive"
@@ -118,6 +124,8 @@ def _comparison(
     found = signed_rank.interval(worsenings, CONFIDENCE) if known else None
     wanted = _log_margin(question)
     seen = signed_rank.detectable(worsenings, question.confirm, question.alpha, wanted) if known else None
+    if seen is not None:
+        seen = max(seen, _floor(question, counted))
     change = _change(question, signed_rank.hodges_lehmann(worsenings)) if known else None
     interval = None
     if found is not None:
@@ -139,9 +147,9 @@ def _comparison(
         alpha=question.alpha,
         margin=question.regression.margin,
         ignore_below=question.regression.ignore_below,
-        detectable=abs(_change(question, seen)) if seen is not None and math.isfinite(seen) else None,
-        base_values=tuple(value for value in every.base if value is not None),
-        candidate_values=tuple(value for value in every.candidate if value is not None),
+        detectable=abs(_change(question, seen)) if seen is not None and seen <= 2 * _LARGEST else None,
+        base_values=tuple(_known(every.base)),
+        candidate_values=tuple(_known(every.candidate)),
     )
     return replace(made, reason=reason or words(made))
 
@@ -164,7 +172,7 @@ def difference(change: float, metric: str, direction: Direction) -> str:
     """Return a change in words: "6.1 % slower", "2 % more"."""
     if change == 0:
         return "is unchanged"
-    amount = percent(abs(change), 2)
+    amount = percent(abs(change), 2).replace("<", "less than")
     if metric.startswith(("latency.", "stage.")):
         return f"is {amount} {'slower' if change > 0 else 'faster'}"
     if metric == "throughput":
@@ -173,15 +181,19 @@ def difference(change: float, metric: str, direction: Direction) -> str:
 
 
 def signed(share: float) -> str:
-    """Return a share with its sign: "+2.3 %"."""
-    return f"{'+' if share >= 0 else '-'}{percent(abs(share), 2)}"
+    """Return a share with its sign: "+2.3 %"; "+0.000 %" is a little more than 0."""
+    if share == 0:
+        return "0 %"
+    amount = "0.000 %" if abs(share) < 1e-5 else percent(abs(share), 2)
+    return f"{'+' if share > 0 else '-'}{amount}"
 
 
 def _worsenings(question: Question, pairs: Pairs) -> list[float]:
     """Return a log-ratio a round, above 0 where the candidate is worse."""
     sign = -1.0 if question.direction == "higher" else 1.0
     both = zip(pairs.base, pairs.candidate, strict=True)
-    return [sign * math.log(there / here) for here, there in both if here is not None and there is not None]
+    # Two logarithms, and not that of the ratio, which huge values beside tiny ones do not have.
+    return [sign * (math.log(there) - math.log(here)) for here, there in both if here is not None and there is not None]
 
 
 def _log_margin(question: Question, margin: float | None = None) -> float:
@@ -189,8 +201,15 @@ def _log_margin(question: Question, margin: float | None = None) -> float:
     return -math.log1p(-margin) if question.direction == "higher" else math.log1p(margin)
 
 
-def _bound(question: Question) -> float:
-    return _log_margin(question, max(question.regression.margin, question.resolution))
+def _bound(question: Question, pairs: Pairs) -> float:
+    """Return the worsening, in logarithms, that a pass must rule out."""
+    return max(_log_margin(question, max(question.regression.margin, question.resolution)), _floor(question, pairs))
+
+
+def _floor(question: Question, pairs: Pairs) -> float:
+    """Return the worsening, in logarithms, that `ignore_below` makes of these rounds' typical base."""
+    share = question.regression.ignore_below / (_typical(pairs.base) or math.inf)
+    return math.inf if question.direction == "higher" and share >= 1 else _log_margin(question, share)
 
 
 def _change(question: Question, worsening: float) -> float:
@@ -198,11 +217,17 @@ def _change(question: Question, worsening: float) -> float:
     return math.expm1(-worsening if question.direction == "higher" else worsening)
 
 
-def _is_ignored(question: Question, screen: Pairs, confirm: Pairs) -> bool:
-    base, candidate = _typical((screen + confirm).base), _typical((screen + confirm).candidate)
+def _is_ignored(question: Question, counted: Pairs) -> bool:
+    base, candidate = _typical(counted.base), _typical(counted.candidate)
     return base is not None and candidate is not None and abs(candidate - base) < question.regression.ignore_below
 
 
 def _typical(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+    known = _known(values)
+    found = median(known) if known else math.nan
+    return found if math.isfinite(found) else None  # the sum of two huge ones is not
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    """Return what a record can hold of the values."""
+    return [value for value in values if value is not None and math.isfinite(value)]

@@ -8,12 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_mlbench import basecases, compare_exact, fitness, screening
+from pytest_mlbench import basecases, compare_exact, fitness, revisions, screening
 from pytest_mlbench.basecases import BaseCases
 from pytest_mlbench.checkout import Checkout
 from pytest_mlbench.compare import Question
 from pytest_mlbench.execute import Executor
 from pytest_mlbench.matrix import Case
+from pytest_mlbench.metrics import quality
 from pytest_mlbench.metrics.api import MetricFunction
 from pytest_mlbench.options import GateOptions
 from pytest_mlbench.provenance import Side
@@ -27,10 +28,10 @@ MakeExecutor = Callable[[Case, Side], Executor]
 
 
 def compared_metrics(case: Case, margin: float) -> dict[str, Regression]:
-    """Return the metrics of a case that are compared: the scenario's figure, top-1, and what the suite names."""
+    """Return the metrics of a case that are compared: its scenario's figure, a classifier's top-1, the suite's own."""
     figure = "throughput" if case.scenario.kind == "offline" else "latency.p50"
     found = {figure: Regression(margin)}
-    if case.benchmark.dataset is not None:
+    if case.benchmark.dataset is not None and case.model.task in quality.TASKS:
         found[QUALITY] = Regression(0.0)
     return {**found, **case.benchmark.expect.regressions}
 
@@ -47,6 +48,7 @@ class Gate:
         self.refusal = ""  # why nothing may be compared at all
         self._python = python
         self._base = BaseCases({}, {})
+        self._changed: frozenset[str] = frozenset()  # files that differ between base and candidate
         self._unfit: str | None = None
 
     def pair(self, cases: Sequence[Case], paths: Sequence[Path], folder: Path) -> None:
@@ -56,6 +58,7 @@ class Gate:
         """
         self.selected = tuple(cases)
         self._base = basecases.collect(self.checkout, paths, folder)
+        self._changed = revisions.changed(self.checkout.root, self.checkout.base)
         family = sum(
             len(set(compared_metrics(case, self.options.margin)) - set(compare_exact.DETERMINISTIC))
             for case in cases
@@ -85,7 +88,8 @@ class Gate:
     def side(self, name: Literal["base", "candidate"]) -> Side:
         """Return one of the two revisions."""
         root, tree = self.checkout.root, self.checkout.tree
-        return Side("base", tree, root) if name == "base" else Side("candidate", root, tree)
+        first, other = (tree, root) if name == "base" else (root, tree)
+        return Side(name, first, other, self._changed)
 
     def pairing(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from pytest_mlbench import assets, datasets, deploy, registry
+from pytest_mlbench import assets, datasets, deploy, provenance, registry
 from pytest_mlbench.agent.preprocess import apply_steps
 from pytest_mlbench.devices.api import Device
 from pytest_mlbench.errors import SuiteError, Unavailable
@@ -49,6 +49,7 @@ class Preparation:
         self.samples: datasets.Samples | None = None
         self.stages_ns: dict[str, int] = {}
         self.import_paths = self.side.paths(self.suite) if self.side is not None else [str(self.suite.parent)]
+        self._changed_names = provenance.first_names(self.side.changed) if self.side is not None else []
         self._artefact: ModelFile | None = None
         reason = registry.missing(self.framework, self.case.framework.python)
         if reason is not None:
@@ -100,7 +101,8 @@ class Preparation:
         return self._artefact
 
     def _model_file(self) -> ModelFile:
-        maker = ModelMaker(self.case, self.framework, self.device, perf_counter_ns, self.import_paths)
+        paths, names = self.import_paths, self._changed_names
+        maker = ModelMaker(self.case, self.framework, self.device, perf_counter_ns, paths, names)
         if self.model is not None:
             source = ModelFile(self.model, assets.check(self.model, suite=self.suite), origin="fixture mlbench_model")
         else:
@@ -113,17 +115,35 @@ class Preparation:
             self.stages_ns["prepare"] = sum(artefact.stages_ns.values())
         return artefact
 
+    @property
+    def _functions(self) -> list[str | None]:
+        return [self.case.benchmark.preprocess, self.case.benchmark.postprocess]
+
+    @property
+    def own_names(self) -> list[str]:
+        """Return the first names of the modules that must come from this revision, or may have to."""
+        return sorted({*provenance.own_modules(self.import_paths), *self._changed_names})
+
+    @property
+    def covers_outputs(self) -> bool:
+        """Tell whether key() holds all that the outputs depend on.
+
+        It does not know what is installed in another environment, nor which modules of a revision the suite's
+        functions import.
+        """
+        return self.case.framework.python is None and not (self.side is not None and any(self._functions))
+
     def key(self) -> OutputKey:
         """Return what this case's outputs are kept under; needs the model file to be resolved."""
-        samples = self.samples
-        functions = [self.case.benchmark.preprocess, self.case.benchmark.postprocess]
+        samples, functions = self.samples, self._functions
         code = [assets.sha256_of(path) for path in sorted(self.suite.parent.glob("*.py"))] if any(functions) else []
         spec = self.dataset
         generated = [spec.generate, spec.count, spec.seed, sorted(spec.shapes.items()), spec.high]
+        python = self.case.framework.python
         return OutputKey(
             model_sha256=self.source.sha256,
             framework=self.framework.name,
-            version=registry.version(self.framework) or str(self.case.framework.python),
+            version=registry.version(self.framework) if python is None else str(python),
             adapter_sha256=assets.key_of(*sorted(deploy.agent_sources(self.framework).items())),
             options=json.dumps(self.options, sort_keys=True, default=str),
             dataset=samples.sha256 if samples else json.dumps(generated, default=str),
@@ -138,4 +158,5 @@ class Preparation:
             self.key().digest,
             assets.sha256_of(self.suite),
             sorted(vars(self.case.scenario).items(), key=str),
+            provenance.digest(self.side) if self.side is not None and any(self._functions) else "",
         )

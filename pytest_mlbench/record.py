@@ -172,7 +172,6 @@ _COMPARISON: Mapping[str, type | tuple[object, ...]] = {
     "direction": get_args(Direction),
     "method": get_args(Method),
     "verdict": get_args(Verdict),
-    "n": int,
     **dict.fromkeys(("margin", "ignore_below"), float),
 }
 
@@ -233,6 +232,9 @@ def _comparison(entry: object, where: str) -> Comparison:
         if values[key] is not None:
             _number(values[key], f"{where}.{key}")
     values["interval"] = _interval(given, where)
+    values["n"] = given.get("n", 0)
+    if isinstance(values["n"], bool) or not isinstance(values["n"], int) or values["n"] < 0:
+        raise ValueError(f"{where}.n: expected a whole number of at least 0, found {str(values['n'])[:40]}")
     for key in ("base_values", "candidate_values"):
         found = given.get(key, ())
         if not isinstance(found, (list, tuple)):

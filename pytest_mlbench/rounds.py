@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from pytest_mlbench import fitness
 from pytest_mlbench.compare import Pairs
-from pytest_mlbench.errors import InvalidCase, StageError
+from pytest_mlbench.errors import InvalidCase, StageError, SuiteError, Unavailable
 from pytest_mlbench.execute import Deployment, Executor
 from pytest_mlbench.measure import AgentTarget
 from pytest_mlbench.metrics import calling, latency
@@ -73,6 +73,7 @@ class Pairing:
     calls: int | None = None  # in one sample, the same for both sides in all rounds
     blocks: int = BLOCKS
     sources: dict[SideName, Mapping[str, str]] = field(default_factory=dict)  # what each side imported of its own
+    unmeasured: dict[str, str] = field(default_factory=dict)  # metric -> why a round had no value of it
 
     def take(self, number: int, stage: str) -> list[Round]:
         """Take `number` rounds; which side begins alternates, from a side drawn by the seed."""
@@ -91,7 +92,7 @@ class Pairing:
         with ExitStack() as stack:
             sides: dict[SideName, _Process] = {}
             for name in order:
-                with _telling(name):
+                with _of(name):
                     deployment = stack.enter_context(executors[name].deployed())
                     self.sources[name] = deployment.sources
                     sides[name] = _Process(executors[name], deployment)
@@ -99,15 +100,15 @@ class Pairing:
             for block in range(self.blocks):
                 # ABBA: a steady drift of the machine falls on both sides alike.
                 for name in order if block % 2 == 0 else reversed(order):
-                    with _telling(name):
+                    with _of(name):
                         sides[name].time_block(self.calls or 1)
             singles = (self.calls or 1) > 1 and set(_TAILS) & set(self.metrics)
             for name in order if singles else ():
-                with _telling(name):
+                with _of(name):
                     sides[name].time_singles()
             values = {}
             for name in order:
-                with _telling(name):
+                with _of(name):
                     values[name] = self._values(sides[name])
         state = fitness.between(before, fitness.probe())
         threads = int(self.candidate.preparation.options.get("threads") or 1)
@@ -128,18 +129,34 @@ class Pairing:
         for name in self.metrics:
             if name in OF_BEST_BLOCK:
                 metrics = [_named(latency.measure(one), name) for one in process.measurements()]
-                known = [metric for metric in metrics if metric is not None and metric.value is not None]
+                values = [self._value(metric) for metric in metrics if metric is not None]
+                known = [value for value in values if value is not None]
                 if known:
-                    best = max if known[0].direction == "higher" else min
-                    found[name] = best(metric.value for metric in known if metric.value is not None)
+                    found[name] = max(known) if name == "throughput" else min(known)
         rest = set(self.metrics) - set(OF_BEST_BLOCK)
         if rest:
-            whole = process.measurement()
-            for name, function in self.functions.items():
-                for metric in calling.call(name, function, whole):
-                    if metric.name in rest:
-                        found[metric.name] = metric.value
+            found |= self._of_functions(process.measurement(), rest)
         return found
+
+    def _of_functions(self, whole: Measurement, wanted: set[str]) -> dict[str, float | None]:
+        found: dict[str, float | None] = {}
+        failure: StageError | None = None
+        for name, function in self.functions.items():
+            try:
+                given = calling.call(name, function, whole)
+            except StageError as error:  # it may need what a round has not, outputs for one
+                failure = failure or error
+                continue
+            found |= {metric.name: self._value(metric) for metric in given if metric.name in wanted}
+        if failure is not None and wanted - set(found):
+            message = f"{failure.message} (in a round of the comparison, which takes no outputs and has no labels)"
+            raise StageError(failure.stage, message, failure.detail)
+        return found
+
+    def _value(self, metric: Metric) -> float | None:
+        if metric.value is None:
+            self.unmeasured[metric.name] = metric.reason
+        return metric.value
 
 
 class _Process:
@@ -190,14 +207,19 @@ class _Process:
 
 
 @contextmanager
-def _telling(name: SideName) -> Iterator[None]:
-    """Let a failure of the base's process be one of the comparison, and the candidate's one of the case."""
+def failures_of_base() -> Iterator[None]:
+    """Make a failure of the base's own process one of the comparison: what the candidate measured stands."""
     try:
         yield
     except StageError as error:
-        if name == "base":
-            raise InvalidCase(f"the base failed in stage {error}") from None
-        raise
+        raise InvalidCase(f"the base failed in stage {error}") from None
+    except (SuiteError, Unavailable) as error:
+        raise InvalidCase(f"the base cannot be run: {error}") from None
+
+
+def _of(name: SideName) -> AbstractContextManager[None]:
+    """Let a failure of the base's process be one of the comparison, and the candidate's one of the case."""
+    return failures_of_base() if name == "base" else nullcontext()
 
 
 def _named(metrics: Sequence[Metric], name: str) -> Metric | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_mlbench import compare
 from pytest_mlbench.compare import Pairs, Question
@@ -14,7 +14,6 @@ from pytest_mlbench.stats import signed_rank
 
 FAMILY_ALPHA = 0.05  # the chance that a session without any regression has a red case, at most
 SCREEN_ROUNDS = 6
-SPARE_ROUNDS = 4  # beyond the fewest that could decide, so that one round the other way does not undo it
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,21 @@ def plan(family: int, asked: int | None = None) -> Plan:
     alpha = FAMILY_ALPHA / max(1, family)
     needed = signed_rank.rounds_needed(alpha)
     if asked is not None and asked < needed:
+        many, fewer = f"the {family} comparisons of this session need", ", or select fewer cases"
+        if family <= 1:
+            many, fewer = "one comparison needs", ""
         raise MlbenchError(
-            f"--mlbench-rounds {asked} can never tell a regression: the smallest p-value of {asked} rounds is "
-            f"{2.0**-asked:.2g}, and {family} comparisons in one session need {alpha:.2g}; give at least {needed}, "
-            "or select fewer cases"
+            f"--mlbench-rounds {asked} can never tell a regression: the smallest p-value it can give is "
+            f"{2.0**-asked:.2g}, and {many} {alpha:.2g}; give at least {needed}{fewer}"
         )
-    return Plan(alpha, asked or needed + SPARE_ROUNDS)
+    return Plan(alpha, asked or _with_one_reversed(alpha, needed))
+
+
+def _with_one_reversed(alpha: float, rounds: int) -> int:
+    """Return how many rounds decide although one of them, even the farthest out, points the other way."""
+    while signed_rank.p_greater([*range(1, rounds), -rounds]) > alpha:
+        rounds += 1
+    return rounds
 
 
 def decided(
@@ -57,8 +65,9 @@ def decided(
         for name, one in questions.items()
     }
     fresh = [] if all(settled.values()) else pairing.take(confirm, "confirm")
-    found = {
-        name: compare.decide(one, screened[name], Pairs((), ()) if settled[name] else pairs(fresh, name))
-        for name, one in questions.items()
-    }
+    found = {}
+    for name, one in questions.items():
+        made = compare.decide(one, screened[name], Pairs((), ()) if settled[name] else pairs(fresh, name))
+        why = pairing.unmeasured.get(name, "") if made.verdict == "invalid" else ""
+        found[name] = replace(made, reason=f"{made.reason}: {why}") if why else made
     return screen + fresh, found

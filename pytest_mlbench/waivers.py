@@ -41,7 +41,7 @@ class Waiver:
     def accepts(self, comparison: Comparison) -> bool:
         """Tell whether the candidate is at most `max_ratio` times worse than the base; unknown is too much."""
         found = ratio(comparison)
-        # The bound itself is accepted, though 1.1 is no number that a computer holds.
+        # The bound itself is accepted, whatever rounding did to the last digit.
         return found is not None and found <= self.max_ratio * (1 + 1e-12)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 from pytest_mlbench import verdict
 from pytest_mlbench.record import Comparison, Record
@@ -18,28 +19,44 @@ def lines(records: Sequence[Record]) -> list[str]:
     compared = [record for record in records if record.base]
     if not compared:
         return []
-    facts = compared[0].base
-    found = [f"against base {str(facts.get('commit', ''))[:12]} ({facts.get('how')} of {facts.get('ref')})"]
+    found = [f"against {verdict.named(compared[0].base)}"]
     table = Table(_COLUMNS, _RIGHT)
     rows = [(record, one) for record in compared for one in record.comparisons]
     for record, one in rows:
         shown = (_value(one, one.base), _value(one, one.candidate), verdict.change(one), _could_see(one))
         table.add(record.case, one.metric, *shown, verdict.shown(one))
     found += table.lines() if rows else []
-    return [*found, "", *_waived(rows), *_different(compared), *_new(compared)]
+    notes = [*_waived(rows), *_different(compared), *_new(compared)]
+    return [*found, "", *notes, ""] if notes else [*found, ""]
+
+
+def details(records: Sequence[Record], today: date) -> list[str]:
+    """Return what to tell of every comparison that is no pass; cases of which the same is told stand together."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for record in records:
+        told = tuple(verdict.lines(record.case, record.comparisons, record.base, today))
+        if told:
+            found.setdefault(told, []).append(record.case)
+    return [line for told, cases in found.items() for line in (*cases, *_indented(told))]
+
+
+def _indented(told: Sequence[str]) -> list[str]:
+    return [f"  {line}" for text in told for line in text.split("\n")]
 
 
 def _value(one: Comparison, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.2%}" if one.method == "mcnemar" else plain(value, one.unit)
+    return f"{value:.2%}" if verdict.in_points(one) else plain(value, one.unit)
 
 
 def _could_see(one: Comparison) -> str:
     """Return the least worsening that would have been found; anything, where nothing is left to chance."""
     if one.method == "exact" and one.verdict != "invalid":
         return "any"
-    return "-" if one.detectable is None else percent(one.detectable, 2)
+    if one.detectable is None:
+        return "-"
+    return f"{100 * one.detectable:.3g} points" if verdict.in_points(one) else percent(one.detectable, 2)
 
 
 def _waived(rows: Sequence[tuple[Record, Comparison]]) -> list[str]:
@@ -52,5 +69,7 @@ def _different(records: Sequence[Record]) -> list[str]:
 
 
 def _new(records: Sequence[Record]) -> list[str]:
-    new = [record.case for record in records if record.base.get("new")]
-    return [f"not in the base, so not compared: {', '.join(new)}"] if new else []
+    excluded = [record for record in records if record.base.get("excluded")]
+    new = [record.case for record in records if record.base.get("new") and not record.base.get("excluded")]
+    told = [f"not in the base, so not compared: {', '.join(new)}"] if new else []
+    return told + [f"not run in the base, so not compared: {one.case} ({one.base['excluded']})" for one in excluded]

@@ -31,6 +31,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+COMMAND = (DOCS / "reference" / "command.md").read_text(encoding="utf-8")
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
 BUILT_IN = {
     name: one for name, one in Registry().frameworks.items() if one.adapter.startswith("pytest_mlbench.agent.adapters.")
@@ -87,6 +88,7 @@ TABLES: dict[str, Any] = {
     "### `scenario`": lambda s: s["benchmark"][0].update(scenario={"zzz": 1}),
     "### `reference`": lambda s: s["benchmark"][0].update(reference={"zzz": 1}),
     "### `price`": lambda s: s["benchmark"][0].update(price={"zzz": 1}),
+    "#### `max_regression`": lambda s: s["benchmark"][0].update(expect={"latency.p50": {"limit": "< 1 s", "zzz": 1}}),
     "#### `max_drop`": lambda s: s["benchmark"][0].update(expect={"accuracy": {"max_drop": {"zzz": 1}}}),
     "#### Tolerance": lambda s: s["benchmark"][0].update(expect={"equivalence": {"fp32": {"zzz": 1}}}),
 }
@@ -225,7 +227,7 @@ def test_fixtures_and_markers_are_listed():
 
 def test_entry_point_groups_are_listed():
     listed = set(rows((DOCS / "how-to" / "vendor.md").read_text(encoding="utf-8")))
-    assert listed == {f"mlbench.{group}" for group in ("frameworks", "metrics", "scenarios", "devices")}
+    assert listed == {f"mlbench.{group}" for group in ("frameworks", "metrics", "scenarios", "devices", "stores")}
     assert all(names(group.removeprefix("mlbench.")) for group in listed)
 
 
@@ -238,13 +240,16 @@ def test_extras_are_listed():
 
 
 def test_verbs_of_the_command_are_listed():
-    text = (DOCS / "reference" / "command.md").read_text(encoding="utf-8")
-    verbs = re.search(r"\{([\w,]+)\}|^    (\w+)  ", command_parser().format_help(), re.MULTILINE)
-    assert verbs is not None
-    assert f"## `mlbench {verbs[1] or verbs[2]} MODEL`" in text
-    init = subprocess.run(
-        [sys.executable, "-m", "pytest_mlbench", "init", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    assert {word for word in re.findall(r"--\w+", init) if word != "--help"} == set(
-        re.findall(r"^\| `(--\w+)", text, re.MULTILINE)
-    )
+    shown = command_parser().format_help().partition("VERB\n")[2]
+    verbs = set(re.findall(r"^    (\w+)\b", shown, re.MULTILINE))
+    assert "init" in verbs
+    assert set(re.findall(r"^## `mlbench (\w+)", COMMAND, re.MULTILINE)) == verbs
+
+
+@pytest.mark.parametrize("heading", re.findall(r"^## `mlbench \w.*$", COMMAND, re.MULTILINE))
+def test_options_of_each_verb_are_listed(heading, capsys):
+    with pytest.raises(SystemExit):
+        command_parser().parse_args([re.findall(r"\w+", heading)[1], "--help"])
+    options = set(re.findall(r"^  (?:-\w[^,]*, )?(--[\w-]+)", capsys.readouterr().out, re.MULTILINE)) - {"--help"}
+    listed = section("reference/command.md", heading)
+    assert set(re.findall(r"^\| `(--[\w-]+)", listed, re.MULTILINE)) == options

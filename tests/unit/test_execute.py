@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from pytest_mlbench.errors import SuiteError, Unavailable
 from pytest_mlbench.execute import Executor, variant
 from pytest_mlbench.frameworks.api import Framework, Option
 from pytest_mlbench.matrix import Case
+from pytest_mlbench.models import ModelFile
 from pytest_mlbench.preparation import Preparation
+from pytest_mlbench.provenance import Side
 from pytest_mlbench.spec import BenchmarkSpec, DatasetSpec, FrameworkSpec, ModelSpec, ScenarioSpec, SuiteSpec
 
 THREADS = Option(int, "Threads.", minimum=1, default=1)
@@ -127,6 +130,64 @@ def test_a_users_own_function_makes_shapes_unknown(tmp_path):
     made = stored(tmp_path)
     made.case = replace(made.case, benchmark=replace(made.case.benchmark, preprocess="own:f"))
     assert made.options["shapes"] == {}
+
+
+# --- what outputs are kept under ----------------------------------------------------------------------------
+
+
+def keyed(made, python=None, side=None, **benchmark):
+    """Return the preparation with another interpreter, side or function."""
+    case = replace(made.case, benchmark=replace(made.case.benchmark, **benchmark))
+    case = replace(case, framework=replace(case.framework, python=python))
+    found = Preparation(case, made.framework, made.device, side=side)
+    found.samples = made.samples
+    found.source = ModelFile(Path("net.onnx"), "0" * 64)
+    return found
+
+
+def test_another_interpreter_is_another_key_whatever_is_installed_here(tmp_path):
+    made = stored(tmp_path)
+    made.framework = replace(PLAIN, adapter="json", distributions=("numpy",))
+    here, there = keyed(made), keyed(made, python=Path(sys.executable))
+    assert here.key().version.startswith("numpy ")
+    assert there.key().version == sys.executable
+    assert here.key() != there.key()
+    assert here.covers_outputs
+    assert not there.covers_outputs, "what is installed there may change"
+
+
+def test_a_functions_modules_of_a_revision_are_not_known_beforehand(tmp_path):
+    made = stored(tmp_path)
+    side = Side("base", tmp_path, tmp_path.parent / "other")
+    assert keyed(made, side=side).covers_outputs
+    for key in ("preprocess", "postprocess"):
+        assert keyed(made, **{key: "own:f"}).covers_outputs
+        assert not keyed(made, side=side, **{key: "own:f"}).covers_outputs
+
+
+def test_a_case_with_functions_is_another_when_a_module_of_its_revision_is(tmp_path):
+    made = stored(tmp_path)
+    made.framework = replace(PLAIN, adapter="json")
+    (tmp_path / "bench_s.toml").touch()
+    side = Side("candidate", tmp_path, tmp_path.parent / "other", frozenset({"src/product.py"}))
+    (tmp_path / "src").mkdir()
+    found = {}
+    for text in ("a = 1", "a = 2"):
+        (tmp_path / "src" / "product.py").write_text(text, encoding="utf-8")
+        for function in (None, "own:f"):
+            one = keyed(made, side=side, preprocess=function)
+            one._artefact = one.source
+            found[text, function] = one.identity()
+    assert found["a = 1", None] == found["a = 2", None]
+    assert found["a = 1", "own:f"] != found["a = 2", "own:f"]
+
+
+def test_modules_that_may_have_to_be_the_sides_own_are_named(tmp_path):
+    made = stored(tmp_path)
+    (tmp_path / "own.py").touch()
+    assert keyed(made).own_names == ["own"]
+    side = Side("base", tmp_path, tmp_path.parent / "other", frozenset({"packages/product/core.py"}))
+    assert keyed(made, side=side).own_names == ["core", "own", "packages", "product"]
 
 
 # --- what it stands on --------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pytest_mlbench import provenance
@@ -73,6 +75,62 @@ def test_a_base_inside_the_candidates_folder_is_told_from_it(tmp_path):
     assert provenance.strays(other, candidate, root / "bench_x.toml") == [f"m from {other['m']}"]
 
 
+def test_first_names_are_all_that_a_changed_file_may_be_imported_by():
+    changed = {
+        "packages/one/product/core/layers.py",
+        "packages/one/product/data.json",
+        "two-words/setup.py",
+        "README.md",
+    }
+    found = provenance.first_names(changed)
+    assert found == ["README", "core", "data", "layers", "one", "packages", "product", "setup"]
+
+
+@pytest.fixture
+def packaged(sides):
+    """The sides of a repository with packages in folders that are not looked in; one was changed."""
+    base, candidate = sides
+    for side in sides:
+        for name in ("toolkit", "steady"):
+            package = side.root / "packages" / name / name
+            package.mkdir(parents=True)
+            (package / "__init__.py").touch()
+            (package / "layers.py").touch()
+        (side.root / "tools").mkdir()
+        (side.root / "tools" / "single.py").touch()
+    (candidate.root / "packages" / "toolkit" / "toolkit" / "added.py").touch()
+    changed = frozenset({"packages/toolkit/toolkit/data/weights.bin", "tools/single.py", "tests/numpy/test_it.py"})
+    return replace(base, changed=changed), replace(candidate, changed=changed)
+
+
+@pytest.mark.parametrize("name", ["toolkit", "toolkit.layers", "toolkit.added", "single"])
+def test_an_installed_copy_of_what_was_changed_is_a_stray(packaged, name):
+    file = f"/usr/lib/python3/dist-packages/{name.replace('.', '/')}.py"
+    for side in packaged:
+        assert provenance.strays({name: file}, side, suite(side)) == [f"{name} from {file}"]
+
+
+@pytest.mark.parametrize(
+    "name", ["steady", "steady.layers", "toolkit.unheard_of", "numpy", "packages", "tests.toolkit"]
+)
+def test_installed_modules_in_which_the_sides_do_not_differ_are_no_strays(packaged, name):
+    file = f"/usr/lib/python3/dist-packages/{name.replace('.', '/')}.py"
+    for side in packaged:
+        assert provenance.strays({name: file}, side, suite(side)) == []
+
+
+def test_a_digest_is_of_what_was_changed_and_of_nothing_else(packaged):
+    base, candidate = packaged
+    before = provenance.digest(candidate)
+    assert before == provenance.digest(candidate) == provenance.digest(base)
+    (candidate.root / "packages" / "steady" / "steady" / "layers.py").write_text("a = 1\n", encoding="utf-8")
+    assert provenance.digest(candidate) == before
+    (candidate.root / "tools" / "single.py").write_text("a = 1\n", encoding="utf-8")
+    changed = provenance.digest(candidate)
+    (candidate.root / "tools" / "single.py").unlink()
+    assert len({before, changed, provenance.digest(candidate)}) == 3
+
+
 def test_a_link_does_not_hide_where_a_module_stands(sides, tmp_path):
     base, candidate = sides
     link = tmp_path / "link"
@@ -84,9 +142,9 @@ def test_the_message_names_the_modules_and_the_remedy(sides):
     base, candidate = sides
     text = provenance.told(["product from /a/product.py"], base)
     assert text == (
-        f"the base must load its own modules, from {base.root}, but it loaded product from /a/product.py: the candidate "
-        "would be compared with itself. Name modules that stand beside the suite or in the repository's top folder or "
-        "src/, or give the base an environment of its own with --mlbench-base-python"
+        f"the base must load its own modules, from {base.root}, but it loaded product from /a/product.py: the "
+        "candidate would be compared with itself. Name modules that stand beside the suite or in the repository's top "
+        "folder or src/, or give the base an environment of its own with --mlbench-base-python"
     )
     assert "the base would be compared with itself" in provenance.told(["x from y"], candidate)
 

@@ -5,9 +5,36 @@ from __future__ import annotations
 import copy
 import json
 
+import jsonschema
 import pytest
 
-from pytest_mlbench.record import CheckResult, Metric, Record
+from pytest_mlbench.record import CheckResult, Comparison, Metric, Record
+from pytest_mlbench.schemas import load_schema
+from pytest_mlbench.stores import runfile
+
+SLOWER = Comparison(
+    "latency.p50",
+    "ns",
+    "lower",
+    "rounds",
+    "regressed",
+    "latency.p50 is 24 % slower",
+    base=6650.0,
+    candidate=8260.0,
+    change=0.242,
+    interval=(0.231, 0.253),
+    confidence=0.95,
+    n=12,
+    p=2.0**-12,
+    alpha=0.00625,
+    margin=0.03,
+    ignore_below=200.0,
+    detectable=0.034,
+    waived="portable kernels, see #123",
+    base_values=(6650.0, 6652.5),
+    candidate_values=(8260.0, 8259.5),
+)
+UNMEASURED = Comparison("memory.peak", "bytes", "lower", "rounds", "invalid", "the base did not measure memory.peak")
 
 FULL = Record(
     case="digits/classify[net-ort-fp32-cpu]",
@@ -31,6 +58,8 @@ FULL = Record(
     hashes={"model": "ab"},
     environment={"before": {"load": [0.1]}},
     fingerprint="0123456789abcdef",
+    comparisons=(SLOWER, UNMEASURED),
+    base={"commit": "8c96", "ref": "main", "how": "merge base", "rounds": [{"first": "base", "troubles": []}]},
     started="2026-01-31T12:00:00.000+00:00",
     wall_s=1.25,
 )
@@ -50,6 +79,7 @@ def test_a_record_of_what_is_required_alone():
 def test_what_a_later_version_adds_is_passed_over():
     line = copy.deepcopy(json.loads(json.dumps(FULL.to_json())))
     line["future"] = line["metrics"][0]["future"] = line["checks"][0]["future"] = {"deep": 1}
+    line["comparisons"][0]["future"] = [1]
     assert Record.from_json(line) == FULL
 
 
@@ -107,8 +137,64 @@ def changed(path, value):
         (["placement", "precision"], [], "placement.precision: expected an object, found list"),
         (["placement", "precision"], {"fp32": "all"}, "placement.precision.fp32: expected a number, found str"),
         (["hashes"], "ab", "hashes: expected dict, found str"),
+        (["base"], [], "base: expected dict, found list"),
+        (["comparisons"], {}, "comparisons: expected list, found dict"),
+        (["comparisons", 0], 5, r"comparisons\[0\]: expected an object, found int"),
+        *[
+            (["comparisons", 1, key], KeyError, rf"comparisons\[1\].{key} is missing")
+            for key in ("metric", "unit", "direction", "method", "verdict")
+        ],
+        (["comparisons", 0, "metric"], 5, r"comparisons\[0\].metric: expected str, found int"),
+        (["comparisons", 0, "direction"], "up", r"comparisons\[0\].direction: expected one of lower, higher, none"),
+        (
+            ["comparisons", 0, "verdict"],
+            "red",
+            r"comparisons\[0\].verdict: expected one of pass, regressed, improved, inconclusive, invalid, found 'red'",
+        ),
+        (["comparisons", 0, "method"], None, r"comparisons\[0\].method: expected one of rounds, exact, mcnemar, runs"),
+        *[
+            (["comparisons", 0, key], "1", rf"comparisons\[0\].{key}: expected a number, found str")
+            for key in ("base", "candidate", "change", "confidence", "p", "alpha", "detectable")
+        ],
+        (["comparisons", 0, "p"], float("nan"), r"comparisons\[0\].p: expected a finite number"),
+        (["comparisons", 0, "base"], 10**400, r"comparisons\[0\].base: expected a finite number"),
+        (["comparisons", 0, "margin"], None, r"comparisons\[0\].margin: expected a number, found NoneType"),
+        (["comparisons", 0, "ignore_below"], "200 ns", r"comparisons\[0\].ignore_below: expected a number, found str"),
+        (["comparisons", 0, "n"], True, r"comparisons\[0\].n: expected a whole number of at least 0, found True"),
+        (["comparisons", 0, "n"], 1.5, r"comparisons\[0\].n: expected a whole number of at least 0, found 1.5"),
+        (["comparisons", 0, "n"], -1, r"comparisons\[0\].n: expected a whole number of at least 0, found -1"),
+        (["comparisons", 0, "n"], None, r"comparisons\[0\].n: expected a whole number of at least 0, found None"),
+        (["comparisons", 0, "interval"], [1.0], r"comparisons\[0\].interval: expected two numbers"),
+        (["comparisons", 0, "interval"], "ab", r"comparisons\[0\].interval: expected two numbers"),
+        (["comparisons", 0, "interval"], [0.1, None], r"comparisons\[0\].interval: expected a number, found NoneType"),
+        (["comparisons", 0, "base_values"], 5, r"comparisons\[0\].base_values: expected numbers"),
+        (["comparisons", 0, "base_values"], [None], r"comparisons\[0\].base_values: expected a number, found NoneType"),
+        (
+            ["comparisons", 0, "candidate_values"],
+            [1.0, float("inf")],
+            r"comparisons\[0\].candidate_values: expected a finite number",
+        ),
+        (["comparisons", 0, "waived"], ["a"], r"comparisons\[0\].waived: expected str, found list"),
     ],
 )
 def test_what_is_no_record_is_refused_with_its_place(path, value, message):
     with pytest.raises(ValueError, match=message):
         Record.from_json(changed(path, value))
+
+
+def test_a_comparison_of_what_is_required_alone():
+    given = {"metric": "x", "unit": "", "direction": "none", "method": "exact", "verdict": "pass"}
+    line = {"case": "s/b[c]", "node": "n", "axes": {}, "outcome": "pass", "comparisons": [given]}
+    assert Record.from_json(line).comparisons == (Comparison("x", "", "none", "exact", "pass"),)
+
+
+def test_the_published_schema_describes_comparisons():
+    schema = load_schema()
+    own = jsonschema.Draft202012Validator({**schema["$defs"]["comparison"], "$defs": schema["$defs"]})
+    for comparison in json.loads(runfile.dumps(FULL.to_json()))["comparisons"]:
+        own.validate(comparison)
+        for key in comparison:
+            fewer = {name: value for name, value in comparison.items() if name != key}
+            assert not own.is_valid(fewer), key
+    for key, value in (("n", -1), ("verdict", "red"), ("interval", [1]), ("base_values", [None]), ("future", 1)):
+        assert not own.is_valid({**comparison, key: value}), key

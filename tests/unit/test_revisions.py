@@ -324,6 +324,37 @@ def test_a_repository_of_another_user(branched, monkeypatch):
     assert "`git config --global --add safe.directory " in message
 
 
+# --- what differs -------------------------------------------------------------------------------------------
+
+
+def test_what_changed_is_told_from_the_top_folder(branched):
+    root = branched.root
+    base = branched.sha("HEAD~1")
+    (root / "a folder").mkdir()
+    (root / "a folder" / "n\u00e9w.py").write_text("not committed", encoding="utf-8")
+    (root / "suite.toml").unlink()
+    (root / ".gitignore").write_text("ignored.py\n", encoding="utf-8")
+    (root / "ignored.py").touch()
+    expected = {"feature.py", "a folder/n\u00e9w.py", "suite.toml", ".gitignore"}
+    assert revisions.changed(root, base) == expected
+
+
+def test_a_moved_file_changed_in_both_places(branched):
+    branched.git("mv", "suite.toml", "moved.toml")
+    assert revisions.changed(branched.root, branched.sha()) == {"suite.toml", "moved.toml"}
+
+
+def test_nothing_changed(branched):
+    assert revisions.changed(branched.root, branched.sha()) == frozenset()
+
+
+def test_a_commit_that_is_gone_is_told_in_gits_words(branched):
+    with pytest.raises(
+        BaseError, match=r"git cannot list what changed since 000000000000 in .* \(status \d+\):\n.*0000"
+    ):
+        revisions.changed(branched.root, "0" * 40)
+
+
 def test_git_is_missing(git_repository, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     message = "cannot run git (No such file or directory): the base revision is checked out with it; install git"

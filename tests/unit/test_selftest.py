@@ -63,7 +63,7 @@ def test_a_net_of_half_the_speed_is_found(monkeypatch):
     found = selftest.compared(selftest.case(0), selftest.case(1), random.Random(1))
     assert found.verdict == "regressed"
     assert -0.7 < found.change < -0.3
-    assert found.n == 12
+    assert found.n == 16
 
 
 # --- the net --------------------------------------------------------------------------------------------------

@@ -303,6 +303,16 @@ def test_load_function_looks_in_the_given_paths_first(module):
     assert origin["file"] == str(module)
 
 
+def test_load_function_looks_first_in_a_path_that_was_there_as_a_later_one(module):
+    elsewhere = module.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "own_steps.py").write_text("raise RuntimeError('the wrong one')\n", encoding="utf-8")
+    sys.path[:0] = [str(elsewhere), str(module.parent)]
+    _, origin = load_function("own_steps:double", [str(module.parent)])
+    assert origin["file"] == str(module)
+    assert sys.path.count(str(module.parent)) == 1
+
+
 def test_load_function_without_a_file_has_no_hash():
     function, origin = load_function("time:perf_counter", [])
     assert callable(function)

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pytest_mlbench.stats.rank_sum import interval, p_greater, p_two_sided, shift
+from pytest_mlbench.stats.rank_sum import (
+    detectable,
+    interval,
+    p_greater,
+    p_two_sided,
+    shift,
+    smallest_p,
+    values_needed,
+)
+from pytest_mlbench.stats.signed_rank import scale
 
 FEW = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=5)
 MANY = st.lists(st.integers(-1000, 1000).map(float), min_size=1, max_size=30)
@@ -158,6 +167,75 @@ class TestShiftAndInterval:
     def test_percentages_are_refused(self, share):
         with pytest.raises(ValueError, match=r"confidence is a fraction within \(0, 1\)"):
             interval([1.0] * 9, [1.0] * 9, share)
+
+
+class TestHowManyValues:
+    @pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 3), (3, 1), (2, 2), (5, 4), (20, 20)])
+    def test_the_smallest_p_is_one_of_all_ways(self, m, n):
+        assert smallest_p(m, n) == pytest.approx(1 / math.comb(m + n, m))
+
+    def test_the_smallest_p_of_many_is_what_the_test_gives(self):
+        assert smallest_p(21, 1) == p_greater(np.arange(21) + 1.0, [0.0])
+        assert smallest_p(0, 3) == smallest_p(3, 0) == 1.0
+
+    @pytest.mark.parametrize(
+        ("alpha", "a_side"),
+        [(0.5, 1), (0.05, 3), (0.0499, 4), (0.025, 4), (0.01, 5), (0.001, 7), (1e-4, 8), (1e-9, 17)],
+    )
+    def test_values_needed_are_the_fewest(self, alpha, a_side):
+        assert values_needed(alpha) == a_side
+        assert smallest_p(a_side, a_side) <= alpha * (1 + 1e-9)
+        assert smallest_p(a_side - 1, a_side - 1) > alpha
+
+    @pytest.mark.parametrize("alpha", [0.0, 1.0, -1, 5])
+    def test_a_level_is_a_fraction(self, alpha):
+        with pytest.raises(ValueError, match=r"alpha is a fraction within \(0, 1\)"):
+            values_needed(alpha)
+
+
+class TestDetectable:
+    @pytest.mark.parametrize(
+        ("m", "n", "alpha"),
+        [(3, 3, 0.05), (4, 4, 0.025), (5, 5, 0.004), (6, 6, 0.01), (8, 8, 0.001), (15, 15, 0.001), (4, 15, 0.01)],
+    )
+    def test_is_found_in_four_of_five(self, m, n, alpha):
+        random = np.random.default_rng(m * n)
+        effect = _in_deviations(m, n, alpha)
+        found = sum(
+            p_greater(random.standard_normal(m) + effect, random.standard_normal(n)) <= alpha for _ in range(600)
+        )
+        assert 0.72 <= found / 600 <= 0.88
+
+    def test_shrinks_with_more_values_and_grows_with_their_spread(self):
+        random = np.random.default_rng(3)
+        x, y = random.standard_normal(16), random.standard_normal(16)
+        few, many = detectable(x[:6], y[:6], 0.01), detectable(x, y, 0.01)
+        assert many < few
+        assert detectable(3 * x, 3 * y, 0.01) == pytest.approx(3 * many)
+        assert detectable(x + 7, y - 2, 0.01) == pytest.approx(many), "of each sample around itself"
+        assert detectable(x, y, 0.01, margin=0.5) == pytest.approx(many + 0.5)
+        assert detectable(x, y, 0.01, power=0.95) > many
+
+    def test_of_equal_values_is_the_margin(self):
+        assert detectable([1.0] * 5, [2.0] * 5, 0.01, margin=0.25) == 0.25
+
+    def test_too_few_values_have_none_or_never_find(self):
+        assert detectable([1.0, 2.0], [1.0, 3.0], 0.05) is None
+        assert detectable([], [], 0.05) is None
+        assert detectable([1.0, 2.0, 4.0], [1.0, 3.0, 4.0], 0.01) == math.inf
+        assert detectable([1.0, 2.0, 4.0], [1.0], 0.05) == math.inf
+        assert math.isfinite(detectable([1.0, 2.0, 4.0, 3.0, 2.5], [1.0, 1.2], 0.05))
+        assert detectable(np.arange(60.0), [1.0], 1e-9) == math.inf
+
+    def test_very_many_values_are_taken(self):
+        random = np.random.default_rng(5)
+        assert 0.1 < detectable(random.standard_normal(1500), random.standard_normal(900), 0.001) < 0.25
+
+
+def _in_deviations(m: int, n: int, alpha: float) -> float:
+    """Return what is detectable, in standard deviations as they are estimated."""
+    x, y = (np.linspace(-1.0, 1.0, size) for size in (m, n))
+    return detectable(x, y, alpha) / math.sqrt((m * scale(x) ** 2 + n * scale(y) ** 2) / (m + n))
 
 
 @settings(max_examples=30)
