@@ -41,6 +41,7 @@ $(VENV)/.bench: $(VENV)/.made pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.bench
+	bash ci/install-debian.sh test
 	$(BIN)/python $(PIP) --group test --group lint
 	touch $@
 

@@ -2,11 +2,16 @@
 # Install the Debian packages that the suites and tests need, when they are missing and may be installed.
 #   gcc  TVM links its compiled models with it
 #   git  records name the commit that was measured
+# With the argument `test`, also
+#   postgresql  the history is tested against a real server, which the tests start themselves
 set -euo pipefail
 
 missing=()
 command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || missing+=(gcc libc6-dev)
 command -v git >/dev/null || missing+=(git)
+if [ "${1:-}" = test ]; then
+  command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

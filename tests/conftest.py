@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,52 @@ def tflite_python(pytestconfig: pytest.Config) -> Path:
             pytest.fail(f"{missing}; MLBENCH_REQUIRE_ALL=1 demands it", pytrace=False)
         pytest.skip(missing)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres(require: Callable[[str], None]) -> Iterator[str]:
+    """Return the URL of a real PostgreSQL server, whose user may make databases.
+
+    MLBENCH_TEST_POSTGRES names one that runs; else one is started, and stopped at the end of the session.
+    """
+    require("psycopg")
+    given = os.environ.get("MLBENCH_TEST_POSTGRES")
+    if given:
+        yield given
+        return
+    spec = importlib.util.spec_from_file_location("postgres_server", Path(__file__).with_name("postgres_server.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    missing = module.missing()
+    if missing is not None:
+        if os.environ.get("MLBENCH_REQUIRE_ALL") == "1":
+            pytest.fail(f"{missing}; MLBENCH_REQUIRE_ALL=1 demands it", pytrace=False)
+        pytest.skip(missing)
+    with module.server() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_database(postgres: str) -> Iterator[str]:
+    """Return the URL of an empty database of its own."""
+    import psycopg
+    from sqlalchemy import make_url
+
+    name = f"mlbench_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def history_url(request: pytest.FixtureRequest, tmp_path: Path, require: Callable[[str], None]) -> str:
+    """Return the URL of a history that does not exist yet, in each of the databases."""
+    require("sqlalchemy")
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'history.db'}"
+    url: str = request.getfixturevalue("postgres_database")
+    return url
