@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pytest_mlbench import __version__, doctor, export, freeze, history, scaffold
+from pytest_mlbench import __version__, compare_command, doctor, export, freeze, history, scaffold
 from pytest_mlbench.errors import MlbenchError
 
 
@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     freeze.add_freeze(verbs)
     history.add_import(verbs)
     history.add_history(verbs)
+    compare_command.add_compare(verbs)
     export.add_export(verbs)
     return made
 

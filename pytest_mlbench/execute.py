@@ -76,13 +76,14 @@ class Executor:
         """Return this case's outputs over the data set, from the cache or by an accuracy pass alone."""
         self.preparation.ready()
         key = self.preparation.key()
-        found = references.kept(key) if self.case.framework.python is None else None
+        found = references.kept(key) if self.preparation.covers_outputs else None
         if found is not None:
             return found
         self._progress("reference", 0.0)
         with self.deployed() as deployment:
             outputs = measure.accuracy_pass(deployment.agent, self._deadline)
-        references.keep(key, outputs)
+        if self.preparation.covers_outputs:
+            references.keep(key, outputs)
         return outputs
 
     def run(self) -> Executed:
@@ -91,7 +92,8 @@ class Executor:
         before = environment.state()
         with self.deployed() as deployment:
             taken = self._taken(deployment)
-        references.keep(self.preparation.key(), taken.outputs)
+        if self.preparation.covers_outputs:
+            references.keep(self.preparation.key(), taken.outputs)
         summary = {**placement.summarise(taken.proof["nodes"]), "source": taken.proof["source"]}
         summary["notes"] = taken.proof["notes"]
         if taken.proof["reason"]:
@@ -225,7 +227,7 @@ class Executor:
         side = self.preparation.side
         if side is None:
             return {}
-        names = provenance.own_modules(self.preparation.import_paths)
+        names = self.preparation.own_names
         loaded = {**self.preparation.source.made_by, **agent.call("inputs", "sources", self._deadline, names=names)}
         found = provenance.strays(loaded, side, self._suite)
         if found:

@@ -18,6 +18,7 @@ from pytest_mlbench.metrics import quality
 from pytest_mlbench.metrics.api import MetricFunction
 from pytest_mlbench.options import GateOptions
 from pytest_mlbench.provenance import Side
+from pytest_mlbench.record import Comparison
 from pytest_mlbench.rounds import Pairing
 from pytest_mlbench.screening import Plan
 from pytest_mlbench.spec import Regression
@@ -34,6 +35,14 @@ def compared_metrics(case: Case, margin: float) -> dict[str, Regression]:
     if case.benchmark.dataset is not None and case.model.task in quality.TASKS:
         found[QUALITY] = Regression(0.0)
     return {**found, **case.benchmark.expect.regressions}
+
+
+def differs(control: Comparison) -> bool:
+    """Tell whether a revision compared with itself differs by more than the margin, whichever of the two is worse."""
+    if control.verdict != "improved" or control.change is None:
+        return control.verdict == "regressed"
+    swapped = 1 / (1 + control.change)  # the same two with their roles exchanged
+    return (1 - swapped if control.direction == "higher" else swapped - 1) > control.margin
 
 
 class Gate:
@@ -122,9 +131,9 @@ class Gate:
             if burnt.spread > self.options.ceiling:  # something that began or ended just then is no reason
                 burnt = fitness.burn_in()
             self.control["burn_in_spread"] = burnt.spread
-            self._unfit = fitness.noise_reason(burnt, self.options.ceiling)
-            if not self._unfit:
-                self._unfit = self._differs_from_itself(make, base_case, questions, functions)
+            found = fitness.noise_reason(burnt, self.options.ceiling)
+            # Set last: where this base fails, the next case's is tried.
+            self._unfit = found or self._differs_from_itself(make, base_case, questions, functions)
         return self._unfit
 
     def _differs_from_itself(
@@ -142,7 +151,7 @@ class Gate:
             "comparisons": [asdict(comparison) for comparison in found.values()],
         }
         for comparison in found.values():
-            if comparison.verdict in ("regressed", "improved"):
+            if differs(comparison):
                 return (
                     f"this machine is not fit to judge: the base compared with itself differs: {comparison.reason}; "
                     "`mlbench doctor` tells what may disturb it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,17 @@ Clock = Callable[[], int]
 class ModelMaker:
     """Makes what is not there yet, each in an agent of its own, and keeps it by hash."""
 
-    def __init__(self, case: Case, framework: Framework, device: Device, clock: Clock, import_paths: list[str]) -> None:
+    def __init__(
+        self,
+        case: Case,
+        framework: Framework,
+        device: Device,
+        clock: Clock,
+        import_paths: list[str],
+        own_names: Sequence[str] = (),
+    ) -> None:
         self._import_paths = import_paths
+        self._own_names = own_names  # of modules that count as the suite's own wherever they are loaded from
         self._case = case
         self._framework = framework
         self._device = device
@@ -69,7 +78,7 @@ class ModelMaker:
 
     def _build(self, reference: str) -> ModelFile:
         """Let the suite's own function write its model, unless it did and none of the modules it took changed."""
-        key = assets.key_of("build", reference, self._import_paths, self._case.model.seed)
+        key = assets.key_of("build", reference, self._import_paths, self._case.model.seed, *self._own_names)
         folder = assets.cached("models", key)
         path, manifest = folder / f"{self._case.model.name}.onnx", folder / "sources.json"
         stages: dict[str, int] = {}
@@ -94,7 +103,7 @@ class ModelMaker:
             agent.call(
                 "build", "build", deadline, reference=reference, paths=paths, out=str(path), seed=self._case.model.seed
             )
-            names = [reference.partition(":")[0].partition(".")[0], *provenance.own_modules(paths)]
+            names = [reference.partition(":")[0].partition(".")[0], *provenance.own_modules(paths), *self._own_names]
             loaded: dict[str, str] = agent.call("build", "sources", deadline, names=names)
         return loaded
 

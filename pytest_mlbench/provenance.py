@@ -7,9 +7,9 @@ be imported from there for both, and every comparison would then find no change 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pytest_mlbench import assets
@@ -22,6 +22,7 @@ class Side:
     name: Literal["base", "candidate"]
     root: Path
     other: Path
+    changed: frozenset[str] = frozenset()  # the files that differ between the two, as paths from the top folder
 
     def paths(self, suite: Path) -> list[str]:
         """Return where the modules that a suite names are looked for, before what is installed."""
@@ -41,6 +42,20 @@ def own_modules(paths: list[str]) -> list[str]:
     return sorted(found)
 
 
+def first_names(changed: Collection[str]) -> list[str]:
+    """Return the first names of all modules that files may belong to, whichever folder modules are installed from."""
+    found: set[str] = set()
+    for path in map(PurePosixPath, changed):
+        found.update(part for part in (*path.parent.parts, path.stem) if part.isidentifier())
+    return sorted(found)
+
+
+def digest(side: Side) -> str:
+    """Return a hash of what the revision has in place of each file that differs between the two."""
+    files = [side.root / name for name in sorted(side.changed)]
+    return assets.key_of(sorted(side.changed), *(assets.sha256_of(file) if file.is_file() else "" for file in files))
+
+
 def strays(loaded: Mapping[str, str], side: Side, suite: Path) -> list[str]:
     """Return the loaded modules (name -> file) that are this revision's own but came from elsewhere."""
     own = set(own_modules(side.paths(suite)))
@@ -51,7 +66,7 @@ def strays(loaded: Mapping[str, str], side: Side, suite: Path) -> list[str]:
         if inside and of_other:  # one folder in the other: the inner one says whose it is
             inside = len(side.root.resolve().parts) > len(side.other.resolve().parts)
             of_other = not inside
-        if of_other or (not inside and name.partition(".")[0] in own):
+        if of_other or (not inside and (name.partition(".")[0] in own or _is_copy(name, side))):
             found.append(f"{name} from {file}")
     return found
 
@@ -64,6 +79,22 @@ def told(found: list[str], side: Side) -> str:
         f"the {other} would be compared with itself. Name modules that stand beside the suite or in the "
         "repository's top folder or src/, or give the base an environment of its own with --mlbench-base-python"
     )
+
+
+def _is_copy(name: str, side: Side) -> bool:
+    """Tell whether a module that is no file of the repository is one of a package in which the two revisions differ.
+
+    A repository may install its modules from any folder, so each whose files end as the module's name is looked at.
+    """
+    first, tail = name.partition(".")[0], PurePosixPath(*name.split("."))
+    for path in map(PurePosixPath, side.changed):
+        parts = path.with_suffix("").parts if path.suffix == ".py" else path.parent.parts
+        for place in (index for index, part in enumerate(parts) if part == first):
+            home = PurePosixPath(*parts[:place])
+            files = (home / tail.with_suffix(".py"), home / tail / "__init__.py")
+            if any((root / file).is_file() for root in (side.root, side.other) for file in files):
+                return True
+    return False
 
 
 def _inside(file: str, folder: Path) -> bool:

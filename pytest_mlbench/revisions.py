@@ -14,6 +14,7 @@ from pytest_mlbench.commands import Done
 from pytest_mlbench.errors import BaseError
 
 QUESTION_S = 60.0
+LISTING_S = 300.0  # of every file of a large work tree
 DEEPEN = 200
 _REFS = 2000  # so many branches and tags are looked through for a near match
 _OF_A_HOOK = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE"})
@@ -95,6 +96,18 @@ def resolve(folder: Path, ref: str, *, exact: bool = False) -> Revisions:
         how="as given" if exact else "merge base",
         notes=notes,
     )
+
+
+def changed(root: Path, base: str) -> frozenset[str]:
+    """Return the files that differ between a commit and the work tree, new ones too, as paths from the top folder."""
+    found: set[str] = set()
+    new = ("ls-files", "--others", "--exclude-standard", "-z")
+    for listing in (("diff", "--name-only", "--no-renames", "-z", base, "--"), new):
+        done = git(root, *listing, deadline_s=LISTING_S)
+        if done.code:
+            raise failed(f"list what changed since {base[:12]}", root, done)
+        found.update(filter(None, done.out.split("\0")))
+    return frozenset(found)
 
 
 def _root(folder: Path) -> Path:

@@ -95,7 +95,7 @@ def load_function(reference: str, paths: Sequence[str]) -> tuple[Callable[..., A
     a comparison can prove which source ran.
     """
     module_name, _, function_name = reference.partition(":")
-    sys.path[:0] = [path for path in paths if path not in sys.path]
+    sys.path[:] = [*paths, *(entry for entry in sys.path if entry not in paths)]
     module = importlib.import_module(module_name)
     try:
         function = getattr(module, function_name)

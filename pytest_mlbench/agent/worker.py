@@ -94,7 +94,8 @@ class Worker:
 
     def sources(self, names: list[str]) -> dict[str, str]:
         """Return the files of the loaded modules that are no installed ones, or whose first name is in `names`."""
-        installed = tuple(sysconfig.get_path(key) + os.sep for key in ("stdlib", "platstdlib", "purelib"))
+        keys = ("stdlib", "platstdlib", "purelib", "platlib")
+        installed = tuple(sysconfig.get_path(key) + os.sep for key in keys)
         found: dict[str, str] = {}
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None) or ""

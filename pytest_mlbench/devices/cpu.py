@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ class Cpu:
 
     def gateway(self, python: Path | None) -> str:
         """Return a popen specification: verbs run in the agent's main thread, where signals can be set."""
-        return f"popen//python={python or sys.executable}//execmodel=main_thread_only"
+        interpreter = shlex.quote(str(python or sys.executable))  # execnet splits it as a shell would
+        return f"popen//python={interpreter}//execmodel=main_thread_only"
 
     def place(self, file: Path) -> str:
         """Return the path as it is: the target sees the host's files."""

@@ -41,6 +41,8 @@ METRICS: Mapping[str, tuple[Unit, Direction]] = MappingProxyType(
         "cost_usd.per_inference": ("usd", "lower"),
     }
 )
+# Shares of right answers: compared in percentage points, and by counts of answers.
+ACCURACIES = ("accuracy.top1", "accuracy.top5")
 
 
 def found(

@@ -15,22 +15,24 @@ import subprocess
 import sys
 import time
 import uuid
+import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pytest
 
-from pytest_mlbench.record import Record
+from pytest_mlbench.record import Comparison, Record
 from pytest_mlbench.stores import runfile
 
 VENDOR = Path(__file__).parents[1] / "vendor"
 WEIGHTS = [[1.0, -1.0], [0.5, 0.25], [2.0, 0.0]]
 SCENARIO = '{ kind = "single_stream", min_duration_s = 0.05, min_samples = 8, warmup_s = 0.0, warmup_samples = 4 }'
 # Of the environment pytest runs in, what must not reach a pytest under test.
-_NOT_PASSED_ON = ("PYTEST_", "MLBENCH_", "COV_", "CI", "GITHUB_")
+_NOT_PASSED_ON = ("PYTEST_", "MLBENCH_", "COV_", "CI", "GITHUB_", "GIT_")
+COMPARED_S = 300.0  # for twenty rounds or so a case, on a busy machine
 
 
 @dataclass
@@ -46,6 +48,11 @@ class Result:
         """Return the records by the framework's word in the case id."""
         assert self.run is not None, self.out
         return {record.axes["framework"]: record for record in self.run.records}
+
+    @property
+    def comparisons(self) -> dict[str, dict[str, Comparison]]:
+        """Return the comparisons with a base by the framework's word in the case id, then by metric."""
+        return {word: {one.metric: one for one in record.comparisons} for word, record in self.records.items()}
 
     @property
     def text(self) -> str:
@@ -122,6 +129,7 @@ class Bed:
         dataset: str = "preprocess = []",
         benchmark: str = "",
         tables: str = "",
+        task: str = "",
     ) -> Path:
         """Write a suite of a small linear model and data that fits it; frameworks are TOML values.
 
@@ -137,6 +145,7 @@ class Bed:
             f"""mlbench = 1
 [[model]]
 name = "net"
+{f'task = "{task}"' if task else ""}
 files = {{ faulty = {{ fp32 = "{model}" }} }}
 [dataset.data]
 file = "data.npz"
@@ -237,21 +246,71 @@ scenario = {SCENARIO}
         assert not files, f"left in the temporary folder: {files}"
 
 
+@dataclass
+class Repository(Bed):
+    """A bed whose project is a git repository: what is committed is the base, the files as they are the candidate."""
+
+    # A comparison as quick as can be, whose verdict is the same on a busy machine.
+    QUICK: ClassVar[tuple[str, ...]] = (
+        *("-p", "mlbench_untold", "--mlbench-noise-ceiling=99 %"),
+        *("--mlbench-base-seconds=1", "--mlbench-max-regression=30 %", "--mlbench-seed=1"),
+    )
+    # Where rounds do not matter, none are taken: no machine is as even as this.
+    NO_ROUNDS: ClassVar[str] = "--mlbench-noise-ceiling=0.001 %"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        who = {f"GIT_{role}_{part}": "tester" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
+        none = dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), os.devnull)
+        self.env |= {**who, **none, "GIT_CEILING_DIRECTORIES": str(self.root)}
+        (self.project / ".gitignore").write_text("__pycache__/\nrun*.jsonl*\n", encoding="utf-8")
+        self.git("init", "--quiet", "--initial-branch=main")
+
+    def git(self, *arguments: str) -> str:
+        """Run git in the project and return what it printed."""
+        return self.git_in(self.project, *arguments)
+
+    def git_in(self, folder: Path, *arguments: str) -> str:
+        """Run git in a folder and return what it printed."""
+        passed = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, env=passed | self.env, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.strip()
+
+    def commit(self) -> str:
+        """Commit every file of the project; returns the SHA."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "a version")
+        return self.git("rev-parse", "HEAD")
+
+    def environment(self) -> Path:
+        """Make a Python environment that has numpy and nothing else; returns its site-packages folder."""
+        folder = self.root / "another environment"
+        venv.create(folder, with_pip=False)
+        (site,) = folder.glob("lib/python*/site-packages")
+        for package in Path(np.__file__).parents[1].glob("numpy*"):
+            (site / package.name).symlink_to(package)
+        return site
+
+    @staticmethod
+    def faulty(word: str, **options: str | int) -> str:
+        """Return the framework as a TOML value: its word in the case id, and its options."""
+        told = ", ".join(f"{key} = {json.dumps(value)}" for key, value in options.items())
+        return f'{{ name = "faulty", id = "{word}", options = {{ {told} }} }}'
+
+    def compare(self, *args: str, output: str = "run.jsonl", **env: str) -> Result:
+        """Compare the files as they are with the last commit; `output` is the run file in the project's folder."""
+        file = self.project / output
+        return self.start("--mlbench-base=HEAD", *self.QUICK, *args, output=file, **env).wait(COMPARED_S)
+
+
+AnyBed = TypeVar("AnyBed", bound=Bed)
+
+
 @pytest.fixture(scope="module")
 def make_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Bed]]:
     """Return a function that makes a bed; whatever still runs in it at the end is ended."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("reads /proc and sends POSIX signals")
-    beds: list[Bed] = []
-
-    def make() -> Bed:
-        beds.append(Bed(tmp_path_factory.mktemp("bed")))
-        return beds[-1]
-
-    yield make
-    for bed in beds:
-        for running in bed.running:
-            running.stop()
+    yield from _maker(tmp_path_factory, Bed)
 
 
 @pytest.fixture
@@ -261,3 +320,36 @@ def bed(make_bed: Callable[[], Bed]) -> Iterator[Bed]:
     yield made
     for running in made.running:
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def make_repository(
+    tmp_path_factory: pytest.TempPathFactory, require: Callable[[str], None]
+) -> Iterator[Callable[[], Repository]]:
+    """Return a function that makes a bed whose project is a git repository."""
+    require("git")
+    yield from _maker(tmp_path_factory, Repository)
+
+
+@pytest.fixture
+def repository(make_repository: Callable[[], Repository]) -> Iterator[Repository]:
+    """Return a repository of the test's own."""
+    made = make_repository()
+    yield made
+    for running in made.running:
+        running.stop()
+
+
+def _maker(folders: pytest.TempPathFactory, kind: type[AnyBed]) -> Iterator[Callable[[], AnyBed]]:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("reads /proc and sends POSIX signals")
+    beds: list[AnyBed] = []
+
+    def make() -> AnyBed:
+        beds.append(kind(folders.mktemp("bed")))
+        return beds[-1]
+
+    yield make
+    for bed in beds:
+        for running in bed.running:
+            running.stop()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mlbench.gate import compared_metrics
+from pytest_mlbench.gate import compared_metrics, differs
 from pytest_mlbench.matrix import Case
+from pytest_mlbench.record import Comparison
 from pytest_mlbench.spec import (
     BenchmarkSpec,
     DatasetSpec,
@@ -51,3 +52,24 @@ def test_what_the_suite_says_comes_first():
     found = compared_metrics(case(task="classification", dataset="data", **own), 0.03)
     assert found == {name.replace("__", "."): one for name, one in own.items()}
     assert replace(found["latency.p50"], margin=0.0) == Regression(0.0, 200.0)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "direction", "change", "margin", "expected"),
+    [
+        ("regressed", "lower", 0.05, 0.03, True),
+        ("improved", "lower", -0.05, 0.03, True),
+        ("improved", "lower", -0.001, 0.03, False),  # as +0.1 % would be no regression
+        ("improved", "lower", -0.03, 0.03, True),  # exchanged, 3.1 % slower
+        ("improved", "higher", 0.05, 0.03, True),
+        ("improved", "higher", 0.001, 0.03, False),
+        ("improved", "higher", 0.03, 0.03, False),  # exchanged, 2.9 % lower
+        ("improved", "lower", -0.001, 0.0, True),
+        ("pass", "lower", 0.01, 0.03, False),
+        ("inconclusive", "lower", 0.05, 0.03, False),
+        ("invalid", "lower", None, 0.03, False),
+    ],
+)
+def test_a_revision_that_differs_from_itself_does_so_in_either_role(verdict, direction, change, margin, expected):
+    control = Comparison("m", "ns", direction, "rounds", verdict, change=change, margin=margin)
+    assert differs(control) is expected

@@ -35,7 +35,9 @@ _OPTIONS = {
         choices=("prepare", "load", "first", "warm-up", "measure", "accuracy", "placement"),
         default="load",
     ),
+    "spare": Option(int, "How many processes that load the model are spared first.", minimum=0, default=0),
     "call_ms": Option(int, "How long a call sleeps.", minimum=0, default=0),
+    "spin_us": Option(int, "How long a call computes.", minimum=0, default=0),
     "reports": Option(str, "The precision it says it ran in.", choices=("fp32", "unknown"), default="fp32"),
 }
 

@@ -3,6 +3,10 @@
 `fault` and `stage` choose what goes wrong and when. With MLBENCH_FAULTY_LOG set, each model's life is written
 there, one JSON object a line: a test can see what ran, when (the clock is one for all processes of a machine)
 and that a case has come to be measured.
+
+`spin_us` is the time of a call, kept to a microsecond. Two processes that are alike can be made to differ, as a
+machine's would: MLBENCH_FAULTY_SLOW_IN names a folder whose models, or whose Python, make calls take twice as long,
+and MLBENCH_FAULTY_SLOW_STARTS is a text such as "0110", repeated, with 1 for each process that is to be slow.
 """
 
 from __future__ import annotations
@@ -46,11 +50,31 @@ def prepare(path: str, out_dir: str, options: dict[str, Any]) -> str:
 
 
 def load(path: str, options: dict[str, Any]) -> FaultySession:
+    earlier = loads()
+    if earlier.count(path) < options.get("spare", 0):
+        options = {**options, "fault": "none"}
     if options["stage"] == "load":
         happen(options["fault"])
-    session = FaultySession(json.loads(Path(path).read_text(encoding="utf-8")), options)
+    factor = 2 if is_slow(path, len(earlier)) else 1
+    model = json.loads(Path(path).read_text(encoding="utf-8"))
+    session = FaultySession(model, {**options, "spin_us": factor * options.get("spin_us", 0)})
     log("load", path)
     return session
+
+
+def is_slow(path: str, number: int) -> bool:
+    """Tell whether the process that comes after `number` others is one that is to be slow."""
+    folder, starts = (os.environ.get(f"MLBENCH_FAULTY_SLOW_{name}", "") for name in ("IN", "STARTS"))
+    if folder and any(Path(one).is_relative_to(folder) for one in (path, sys.prefix)):
+        return True
+    return bool(starts) and starts[number % len(starts)] == "1"
+
+
+def loads() -> list[str]:
+    """Return the paths of the models loaded so far, by any process."""
+    log = Path(os.environ.get("MLBENCH_FAULTY_LOG", os.devnull))
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    return [entry["what"] for entry in entries if entry["event"] == "load"]
 
 
 def log(event: str, what: str) -> None:
@@ -83,6 +107,12 @@ def close_pipes() -> None:
     """Close the connection to the host (execnet's copies of stdin and stdout) and live on."""
     os.closerange(3, 256)
     hang_python()
+
+
+def spin(us: int) -> None:
+    until = time.perf_counter_ns() + 1000 * us
+    while time.perf_counter_ns() < until:
+        pass
 
 
 def hold() -> None:
@@ -140,6 +170,8 @@ class FaultySession:
         self._note(stage())
         if self._options["call_ms"]:
             time.sleep(self._options["call_ms"] / 1000)
+        if self._options["spin_us"]:
+            spin(self._options["spin_us"])
         self._y = self._x @ self._weights
 
     def _note(self, now: str) -> None:
