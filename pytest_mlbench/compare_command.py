@@ -182,7 +182,7 @@ def lines(found: Compared, notes: Sequence[str]) -> list[str]:
         told = [verdict.named(found.revision, "candidate"), *comparison.lines(found.records)]
         told += comparison.details(found.records, today)
     if found.lost:
-        told += ["the candidate lacks cases that the base measured; give runs of the same suites, or look why:"]
+        told += ["the candidate lacks cases that the base measured; look why, or compare runs of the same suites:"]
         told += [f"  {one}" for one in found.lost]
     told += notes
     words = [one.verdict for _, one in found.comparisons]

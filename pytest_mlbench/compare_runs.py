@@ -8,8 +8,8 @@ from typing import Any
 
 from pytest_mlbench import compare_exact, compare_unpaired, expected, near, run_sides, verdict, waivers
 from pytest_mlbench.compare_unpaired import Asked
-from pytest_mlbench.errors import MlbenchError
-from pytest_mlbench.expected import Collected, Deviation
+from pytest_mlbench.errors import MlbenchError, RunFileError
+from pytest_mlbench.expected import Collected, Deviation, What
 from pytest_mlbench.metrics.catalogue import ACCURACIES, METRICS
 from pytest_mlbench.record import Comparison, Metric, Record
 from pytest_mlbench.run_sides import Side, shown, unlike, worst
@@ -19,6 +19,7 @@ from pytest_mlbench.waivers import Waivers
 
 _FIGURES = ("latency.p50", "throughput")
 _NOT_OF_THE_MODEL = ("suite", "identity")  # hashes that may change while what is measured stays the same
+_LOST: tuple[What, ...] = ("vanished", "newly skipped")
 _NAMED = 5  # cases in a note that is about many
 
 
@@ -91,7 +92,10 @@ def compare(base: Sequence[Run], candidate: Sequence[Run], limits: Limits) -> Co
 
 
 def held(run: Run, *, strict: bool) -> Compared:
-    """Return the comparisons with a base revision that a run itself holds; MlbenchError when it has none."""
+    """Return the comparisons with a base revision that a run itself holds.
+
+    Raises MlbenchError when it has none, RunFileError for what cannot be in a run.
+    """
     revision = run_sides.revision([run_sides.kept(run)])
     compared = [record for record in run.records if record.base]
     if not compared:
@@ -105,7 +109,20 @@ def held(run: Run, *, strict: bool) -> Compared:
         if record.outcome not in ("pass", "skip") and verdict.outcome(record.comparisons, strict=strict) == "pass"
     ]
     records = tuple(_judged(record, record.comparisons, record.base, strict) for record in run.records)
-    return Compared(records, len(compared), revision, (), tuple(failed))
+    return Compared(records, len(compared), revision, tuple(_told_lost(run)), tuple(failed))
+
+
+def _told_lost(run: Run) -> list[Deviation]:
+    """Return the cases that a run's session says were lost: what vanished or was newly skipped."""
+    entries = run.footer.get("lost", [])
+    found = []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        told = [entry.get(key) for key in ("what", "name", "detail")] if isinstance(entry, Mapping) else [None]
+        what = next((word for word in _LOST if word == told[0]), None)
+        if what is None or not all(isinstance(one, str) for one in told):
+            raise RunFileError(f"the footer of the run: lost: {str(entry)[:60]!r} is no case that was lost")
+        found.append(Deviation(what, str(told[1]), str(told[2])))
+    return found
 
 
 def _refuse_unknown(names: Sequence[str], records: Sequence[Record]) -> None:
@@ -237,7 +254,7 @@ def _lost(there: Side, here: Side) -> list[Deviation]:
         for side in (there, here)
     )
     differ = expected.deviations(wanted, Collected(found, None, tuple(found)), all_run=False)
-    return [one for one in differ if one.what in ("vanished", "newly skipped") and wanted[one.name] is None]
+    return [one for one in differ if one.what in _LOST and wanted[one.name] is None]
 
 
 def _notes(there: Side, here: Side, shared: Sequence[str], limits: Limits) -> list[str]:

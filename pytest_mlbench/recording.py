@@ -120,6 +120,8 @@ class Recording:
     def _footer(self, code: int) -> dict[str, Any]:
         deviations = self.session.deviations
         told = {} if deviations is None else {"deviations": [one.to_json() for one in deviations]}
+        if self.session.options.gate is not None:
+            told["lost"] = [one.to_json() for one in self.session.lost]
         return {"exitstatus": code, **told}
 
     def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:

@@ -47,7 +47,7 @@ def lines(case_id: str, comparisons: Sequence[Comparison], facts: Mapping[str, A
 
 
 def named(facts: Mapping[str, Any], side: str = "base") -> str:
-    """Return the base in words: "base 0123456789ab (merge base of main)"."""
+    """Return a side in words: "base 0123456789ab (merge base of main)"."""
     commit = str(facts.get("commit") or "")[:12]
     if not commit:
         return f"the {side}"

@@ -21,10 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import jsonschema
 import numpy as np
 import pytest
 
 from pytest_mlbench.record import Comparison, Record
+from pytest_mlbench.schemas import load_schema
 from pytest_mlbench.stores import runfile
 
 VENDOR = Path(__file__).parents[1] / "vendor"
@@ -299,9 +301,19 @@ class Repository(Bed):
         return f'{{ name = "faulty", id = "{word}", options = {{ {told} }} }}'
 
     def compare(self, *args: str, output: str = "run.jsonl", **env: str) -> Result:
-        """Compare the files as they are with the last commit; `output` is the run file in the project's folder."""
+        """Compare the files as they are with the last commit; `output` is the run file in the project's folder.
+
+        What is written of it holds the published schema.
+        """
         file = self.project / output
-        return self.start("--mlbench-base=HEAD", *self.QUICK, *args, output=file, **env).wait(COMPARED_S)
+        result = self.start("--mlbench-base=HEAD", *self.QUICK, *args, output=file, **env).wait(COMPARED_S)
+        schema = load_schema()
+        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+            values = json.loads(line)
+            own = {**schema["$defs"][values["kind"]], "$defs": schema["$defs"]}
+            problems = list(jsonschema.Draft202012Validator(own).iter_errors(values))
+            assert not problems, problems[0]
+        return result
 
 
 AnyBed = TypeVar("AnyBed", bound=Bed)

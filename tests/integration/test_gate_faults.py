@@ -180,6 +180,7 @@ def test_a_case_that_was_renamed_fails_the_run(repository):
     told = f"vanished: {CASE.format('answers_first')}: renamed to {CASE.format('answers_firstly')}?"
     assert f"mlbench: not every case of the base {base[:12]} is measured here:\n  {told}\n" in result.out
     assert "If that is meant: mlbench freeze" in result.out
+    assert [f"{one['what']}: {one['name']}: {one['detail']}" for one in result.run.footer["lost"]] == [told]
     assert {word: record.outcome for word, record in result.records.items()} == {"kept": "invalid"}
     assert result.code == result.run.footer["exitstatus"] == 1, "an invalid case alone would be 11"
 
@@ -224,6 +225,7 @@ def test_the_rest_is_judged(faults):
     assert set(reasons(faults, "odd")) == set(ODD)
     assert faults.records["odd"].base["control"]["case"] == CASE.format("odd"), "the first that could be taken"
     assert f"{len(IN_BASE) + 1} failed" in faults.out
+    assert faults.run.footer["lost"] == []
     assert "Traceback" not in faults.out
     assert faults.code == 11
 

@@ -228,7 +228,7 @@ def test_a_case_that_vanished_fails_by_name(write, compare):
     code, out, _ = compare(write("old", record(A), record(B)), write("new", record(A, 1001.0)))
     assert code == 1
     assert (
-        "the candidate lacks cases that the base measured; give runs of the same suites, or look why:\n"
+        "the candidate lacks cases that the base measured; look why, or compare runs of the same suites:\n"
         "  vanished: s/b[b]\n1 comparison of 1 case: 1 inconclusive\n"
     ) in out
     skipped = write("skipped", record(A, 1001.0), Record(B, "node", {}, "skip", "no file"))
@@ -344,6 +344,19 @@ def test_what_the_session_knew_besides_is_not_lost(write, compare):
     assert compare(write("stopped", held(one), footer={"exitstatus": 2}))[0] == 2
     for odd in ("1", True, 1.5, -1, 10**9, [1]):
         assert compare(write("odd", held(one), footer={"exitstatus": odd}))[0] == 0
+
+
+def test_cases_that_the_session_lost_are_told_by_name(write, compare, refused):
+    one = replace(SLOWER, verdict="pass")
+    lost = [{"what": "vanished", "name": B, "detail": "renamed to s/b[c]?"}]
+    code, out, _ = compare(write("new", held(one), footer={"exitstatus": 1, "lost": lost}))
+    assert code == 1
+    assert "compare runs of the same suites:\n  vanished: s/b[b]: renamed to s/b[c]?\n1 comparison" in out
+    assert "the session itself" not in out
+    for odd in (3, {"what": "vanished"}, [{"what": "eaten", "name": B, "detail": ""}], [[]], [{**lost[0], "name": 5}]):
+        message = refused(write("odd", held(one), footer={"exitstatus": 1, "lost": odd}))
+        assert message.startswith("odd.jsonl: the footer of the run: lost: ")
+        assert message.endswith(" is no case that was lost")
 
 
 def test_what_failed_besides_is_told(write, compare):
