@@ -18,7 +18,8 @@ bench: $(VENV)/.bench
 	$(BIN)/pytest --mlbench suites/
 
 test: $(VENV)/.test $(TFLITE)/.made lint
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -n 2 --dist loadfile --ignore tests/integration
+	$(BIN)/pytest tests/integration
 	if [ -x $(TFLITE)/bin/pytest ]; then $(TFLITE)/bin/pytest tests/contract -k tflite_runtime; fi
 
 lint: $(VENV)/.test

@@ -13,6 +13,10 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+# Tests run real pytest sessions. With this project's own tests under xdist, those would take themselves for workers.
+for _name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+    del os.environ[_name]
+
 
 @pytest.fixture(scope="session")
 def require() -> Callable[[str], None]:
