@@ -7,7 +7,8 @@ A comparison is one line of gate_study.jsonl, so the study resumes where it was 
 
 A/A compares a model with itself. A slowdown is one extra call in 33 (3 %) or in 100 (1 %); a model whose blocks hold
 fewer calls computes on for that share of each call. The margin is 0 and the family 12 comparisons, so that every
-confirmed difference counts. The figure is throughput: a median is blind to one slow call in 33.
+confirmed difference counts. The figure is p50, of samples that hold a whole number of extra calls, so that the
+slowdown is in each of them, as a real one would be.
 
 The peers' rules see the same screening rounds, as sequential runs would: the base's first, the candidate's last.
 Interleaved and in fresh processes, those samples are better than what the peers would have taken themselves.
@@ -136,20 +137,21 @@ class Study:
         confirm, blocks = rounds_within(
             kind.seconds, call_ms / 1e3, plan.confirm, most=plan.confirm if kind.seconds < 30 else 40
         )
-        question = Question("throughput", "1/s", "higher", Regression(0.0), plan.alpha, RESOLUTION, confirm)
+        question = Question("latency.p50", "ns", "lower", Regression(0.0), plan.alpha, RESOLUTION, confirm)
         pairing = Pairing(
             self._executor(case, base),
             self._executor(case, candidate),
-            ("throughput", *(f"block{index}" for index in range(BLOCKS)), "fastest"),
+            ("latency.p50", *(f"block{index}" for index in range(BLOCKS)), "fastest"),
             {"latency": latency.measure, "blocks": block_metrics},
             random.Random(f"{seed} {name} {kind.name}"),
             kind.seconds,
             screening.SCREEN_ROUNDS + confirm,
             blocks=blocks,
+            calls=calls_in_a_sample(kind, call_ms),
         )
         begin = time.monotonic()
-        taken, comparisons = screening.decided(pairing, {"throughput": question}, confirm)
-        found = comparisons["throughput"]
+        taken, comparisons = screening.decided(pairing, {"latency.p50": question}, confirm)
+        found = comparisons["latency.p50"]
         return {
             "case": name,
             "kind": kind.name,
@@ -162,9 +164,17 @@ class Study:
             "wall_s": round(time.monotonic() - begin, 1),
             "side_s": round(len(taken) * pairing.blocks * max(0.075, 5 * call_ms / 1e3), 1),
             "troubled": sum(bool(one.troubles) for one in taken),
-            "ratios": [rounded(b / c) for b, c in zip(*vars(pairs(taken, "throughput")).values(), strict=True)],
+            "ratios": [rounded(c / b) for b, c in zip(*vars(pairs(taken, "latency.p50")).values(), strict=True)],
             "screen": [peers_samples(one) for one in taken[: screening.SCREEN_ROUNDS]],
         }
+
+
+def calls_in_a_sample(kind: Kind, call_ms: float) -> int:
+    """Return how many calls make a sample: a multiple of those between two extra ones, and 50 us at least."""
+    if call_ms >= SLOW_MS:
+        return 1
+    every = kind.every or THREE.every
+    return every * max(1, -(-50_000 // int(every * call_ms * 1e6)))
 
 
 def rounds_within(seconds: float, call_s: float, wanted: int, most: int) -> tuple[int, int]:
