@@ -131,8 +131,8 @@ class Study:
         base, candidate = None, None
         if kind.every:
             slow = call_ms >= SLOW_MS
-            base = {"permille": 0} if slow else {"extra_every": 0}
-            candidate = {"permille": kind.permille} if slow else {"extra_every": kind.every}
+            base = {"permille": 0} if slow else {"every": kind.every, "extra": 0}
+            candidate = {"permille": kind.permille} if slow else {"every": kind.every, "extra": 1}
         plan = screening.plan(FAMILY)
         confirm, blocks = rounds_within(
             kind.seconds, call_ms / 1e3, plan.confirm, most=plan.confirm if kind.seconds < 30 else 40

@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib
 from time import perf_counter_ns
 
-_NEVER = 1 << 62
-
 
 def versions():
     """Name nothing: the study compares one framework with itself."""
@@ -17,17 +15,18 @@ def versions():
 
 
 def load(path, options):
-    """Load with the adapter `inner`; `extra_every` makes each n-th call run twice, `permille` prolongs every call."""
+    """Load with the adapter `inner`; each `every`th call runs `extra` times more, or `permille` prolongs every call."""
     given = dict(options)
-    inner, every, permille = given.pop("inner"), given.pop("extra_every", 0), given.pop("permille", None)
+    inner, permille = given.pop("inner"), given.pop("permille", None)
+    every, extra = given.pop("every", 1), given.pop("extra", 0)
     session = importlib.import_module("mlbench_agent.adapters." + inner).load(path, given)
     invoke = session.invoke
-    session.invoke = repeating(invoke, every or _NEVER) if permille is None else prolonged(invoke, permille)
+    session.invoke = repeating(invoke, every, extra) if permille is None else prolonged(invoke, permille)
     return session
 
 
-def repeating(invoke, every):
-    """Return a call that runs twice every `every`th time."""
+def repeating(invoke, every, extra):
+    """Return a call that runs `extra` times more every `every`th time; with 0 it counts all the same."""
     left = every
 
     def call():
@@ -36,7 +35,8 @@ def repeating(invoke, every):
         left -= 1
         if not left:
             left = every
-            invoke()
+            if extra:
+                invoke()
 
     return call
 

@@ -42,7 +42,10 @@ ARITHMETIC = Framework(
     adapter="pytest_mlbench.agent.adapters.arithmetic_adapter",
     module="numpy",
     install="pip install numpy",
-    options={"extra_every": Option(int, "Every n-th call computes twice; 0 is never.", minimum=0, default=0)},
+    options={
+        "every": Option(int, "Which calls may compute once more.", minimum=1, default=EXTRA_EVERY),
+        "extra": Option(bool, "Whether they do.", default=False),
+    },
 )
 
 
@@ -91,9 +94,9 @@ class SelfTest:
         return [*told, f"do not believe the gate on this machine now: {self.why}"]
 
 
-def case(extra_every: int) -> Case:
-    """Return the case of the built-in net, slowed down by one extra call in `extra_every`."""
-    framework = FrameworkSpec("arithmetic", "arithmetic", {"extra_every": extra_every})
+def case(extra: bool, every: int = EXTRA_EVERY) -> Case:
+    """Return the case of the built-in net, with `extra` slowed down by one call more in `every`."""
+    framework = FrameworkSpec("arithmetic", "arithmetic", {"every": every, "extra": extra})
     model = ModelSpec("net")
     data = DatasetSpec("generated", generate="normal", count=16)
     benchmark = BenchmarkSpec("selftest", ("net",), (framework,), ("fp32",), ("cpu",), dataset="generated")
@@ -110,9 +113,9 @@ def run(progress: Callable[[str], None], seed: int | None = None) -> SelfTest:
     seed, begin = time.time_ns() if seed is None else seed, time.monotonic()
     found: list[Trial] = []
     with lease.hold(("cpu",), timeout_s=LEASE_S, waiting=progress):
-        for name, expected, extra in (("A/A", "not regressed", 0), ("3 % slower", "regressed", EXTRA_EVERY)):
+        for name, expected, extra in (("A/A", "not regressed", False), ("3 % slower", "regressed", True)):
             progress(f"{name} ...")
-            found.append(Trial(name, expected, compared(case(0), case(extra), random.Random(f"{seed} {name}"))))
+            found.append(Trial(name, expected, compared(case(False), case(extra), random.Random(f"{seed} {name}"))))
     why = ""
     if not all(trial.is_right for trial in found):
         uneven = fitness.noise_reason(fitness.burn_in())

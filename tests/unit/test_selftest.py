@@ -60,7 +60,7 @@ def test_a_wrong_answer_is_told_with_what_may_be_the_reason():
 
 def test_a_net_of_half_the_speed_is_found(monkeypatch):
     monkeypatch.setattr(selftest, "SECONDS", 1.0)  # two blocks a process
-    found = selftest.compared(selftest.case(0), selftest.case(1), random.Random(1))
+    found = selftest.compared(selftest.case(False, 1), selftest.case(True, 1), random.Random(1))
     assert found.verdict == "regressed"
     assert 0.5 < found.change < 2
     assert found.n == 16
@@ -69,15 +69,18 @@ def test_a_net_of_half_the_speed_is_found(monkeypatch):
 # --- the net --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("every", "computed"), [(0, 100), (1, 200), (33, 103), (100, 101), (101, 100)])
-def test_every_nth_call_computes_twice(every, computed):
+@pytest.mark.parametrize(
+    ("every", "extra", "computed"),
+    [(1, True, 200), (33, True, 103), (100, True, 101), (101, True, 100), (1, False, 100), (33, False, 100)],
+)
+def test_every_nth_call_computes_twice(every, extra, computed):
     count = 0
 
     def compute():
         nonlocal count
         count += 1
 
-    call = arithmetic_adapter.repeating(compute, every)
+    call = arithmetic_adapter.repeating(compute, every, extra)
     for _ in range(100):
         call()
     assert count == computed
@@ -85,8 +88,8 @@ def test_every_nth_call_computes_twice(every, computed):
 
 def test_the_net_computes_the_same_however_often():
     outputs = []
-    for extra in (0, 1):
-        net = arithmetic_adapter.load("", {"width": 8, "extra_every": extra})
+    for extra in (False, True):
+        net = arithmetic_adapter.load("", {"width": 8, "every": 1, "extra": extra})
         spec = net.inputs[0]
         assert (spec.name, spec.dtype, spec.shape) == ("x", "float32", (1, 8))
         net.bind({"x": arithmetic_adapter.np.ones((1, 8), "float32")})

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _LAYERS = 4
-_NEVER = 1 << 62
 
 
 def versions() -> dict[str, str]:
@@ -24,14 +23,16 @@ def versions() -> dict[str, str]:
 
 
 def load(path: str, options: Mapping[str, Any]) -> ArithmeticSession:
-    """Make the net; `width` is the size of its square layers, every `extra_every`th call computes twice (0: none)."""
-    return ArithmeticSession(int(options.get("width", 64)), int(options.get("extra_every", 0)))
+    """Make the net; `width` is the size of its square layers, every `every`th call computes `extra` times more."""
+    return ArithmeticSession(
+        int(options.get("width", 64)), int(options.get("every", 33)), bool(options.get("extra", False))
+    )
 
 
 class ArithmeticSession:
     """Layers of matrix products; see agent/api.py."""
 
-    def __init__(self, width: int, extra_every: int) -> None:
+    def __init__(self, width: int, every: int, extra: bool) -> None:
         weights = np.random.default_rng(0).normal(size=(_LAYERS, width, width)).astype(np.float32) / width**0.5
         self.inputs = [TensorSpec("x", "float32", (1, width))]
         self.outputs = [TensorSpec("y", "float32", (1, width))]
@@ -44,7 +45,7 @@ class ArithmeticSession:
                 y = np.maximum(y @ weight, 0)
             self._y = y
 
-        self.invoke: Callable[[], None] = repeating(compute, extra_every)
+        self.invoke: Callable[[], None] = repeating(compute, every, extra)
 
     def bind(self, inputs: dict[str, np.ndarray[Any, Any]]) -> None:
         """Take the next input."""
@@ -63,12 +64,12 @@ class ArithmeticSession:
         """There is nothing to free."""
 
 
-def repeating(compute: Callable[[], Any], extra_every: int) -> Callable[[], None]:
-    """Return a call that computes, and every `extra_every`th time once more; 0 is never.
+def repeating(compute: Callable[[], Any], every: int, extra: bool) -> Callable[[], None]:
+    """Return a call that computes, with `extra` every `every`th time once more.
 
-    Both forms count their calls, so that nothing but the extra calls tells them apart.
+    Without, it counts its calls all the same, so that nothing but the extra calls tells both forms apart.
     """
-    left = every = extra_every or _NEVER
+    left = every
 
     def call() -> None:
         nonlocal left
@@ -76,6 +77,7 @@ def repeating(compute: Callable[[], Any], extra_every: int) -> Callable[[], None
         left -= 1
         if not left:
             left = every
-            compute()
+            if extra:
+                compute()
 
     return call
