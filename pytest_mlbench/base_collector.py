@@ -1,9 +1,9 @@
-"""What basecases.py runs in the base's folder: let pytest collect there, and write the cases into a file."""
+"""What basecases.py loads as a plugin in the base's folder (`-p pytest_mlbench.base_collector`): write the cases."""
 
 from __future__ import annotations
 
+import argparse
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,37 +12,38 @@ from pytest_mlbench.collect import case_of
 from pytest_mlbench.matrix import Case
 
 
-class _Dump:
-    """Note what pytest collected."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare where to write what was collected."""
+    parser.addoption("--mlbench-collected", type=Path, default=None, help=argparse.SUPPRESS)
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.cases: dict[str, Case] = {}
-        self.errors: dict[str, str] = {}
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Write the cases when collecting has ended."""
+    config.pluginmanager.register(_Writer(config.rootpath, config.getoption("--mlbench-collected")))
+
+
+class _Writer:
+    """Notes what pytest collected, and each file that could not be, by its whole path."""
+
+    def __init__(self, root: Path, target: Path) -> None:
+        self._root = root
+        self._target = target
+        self._cases: dict[str, Case] = {}
+        self._errors: dict[str, str] = {}
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a file that cannot be collected."""
         if report.failed:
-            place = report.nodeid.partition("::")[0] or "conftest.py"
-            self.errors[self._from_root(place)] = report.longreprtext.strip()
-
-    def pytest_configure(self, config: pytest.Config) -> None:
-        self._rootdir = config.rootpath
-
-    def _from_root(self, place: str) -> str:
-        path = (self._rootdir / place).resolve()
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else place
+            place = self._root / report.nodeid.partition("::")[0]
+            self._errors[str(place.resolve())] = report.longreprtext.strip()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.cases = {case.id: case for case in map(case_of, session.items) if case is not None}
+        """Note the cases."""
+        self._cases = {case.id: case for case in map(case_of, session.items) if case is not None}
 
-
-def main(arguments: Sequence[str]) -> int:
-    """Collect and write what was found; the arguments are the file to write, the base's top folder, and pytest's."""
-    out, root, *given = arguments
-    dump = _Dump(Path(root).resolve())
-    code = pytest.main(["--mlbench", "--collect-only", "-q", "-p", "no:cacheprovider", *given], plugins=[dump])
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and not dump.errors:
-        return int(code)
-    with Path(out).open("wb") as stream:
-        pickle.dump((dump.cases, dump.errors), stream)
-    return 0
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Write them, unless the session went wrong elsewhere than in a suite."""
+        collected = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        if exitstatus in collected or self._errors:
+            with self._target.open("wb") as stream:
+                pickle.dump((self._cases, self._errors), stream)

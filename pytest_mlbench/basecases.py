@@ -23,15 +23,13 @@ from pytest_mlbench.matrix import Case
 DEADLINE_S = 300.0
 _TOLD_LINES = 15
 # Without the current folder on its module path: a base that is this harness's own source must not replace it.
-_START = (
-    "import sys; sys.path[:] = [path for path in sys.path if path]; from pytest_mlbench import base_collector; "
-    "sys.exit(base_collector.main(sys.argv[1:]))"
-)
+_START = "import sys; sys.path[:] = filter(None, sys.path); import pytest; sys.exit(pytest.console_main())"
+_OPTIONS = ("-p", "pytest_mlbench.base_collector", "--mlbench", "--collect-only", "-q", "-p", "no:cacheprovider")
 
 
 @dataclass(frozen=True)
 class BaseCases:
-    """The base's cases by id, and what kept a file of it from being collected (relative path -> message)."""
+    """The base's cases by id, and what kept a file of it from being collected (whole path -> message)."""
 
     cases: Mapping[str, Case]
     errors: Mapping[str, str]
@@ -51,7 +49,7 @@ def collect(checkout: Checkout, paths: Sequence[Path], folder: Path) -> BaseCase
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     with tempfile.TemporaryDirectory(prefix="mlbench-base-") as scratch:
         out = Path(scratch) / "cases.pickle"
-        command = [sys.executable, "-c", _START, str(out), str(checkout.tree), *given, "--mlbench-base="]
+        command = [sys.executable, "-c", _START, *_OPTIONS, f"--mlbench-collected={out}", *given, "--mlbench-base="]
         try:
             done = commands.run(
                 command,
@@ -62,7 +60,7 @@ def collect(checkout: Checkout, paths: Sequence[Path], folder: Path) -> BaseCase
         except subprocess.TimeoutExpired:
             message = f"collecting the base's suites in {checkout.tree} took more than {DEADLINE_S:g} s"
             raise BaseError(f"{message}; look what its conftest.py does when it is imported") from None
-        if done.code != 0 or not out.exists():
+        if not out.exists():
             told = commands.last_lines(f"{done.out}\n{done.err}", _TOLD_LINES)
             message = f"pytest cannot collect the base's suites in {checkout.tree} (exit status {done.code})"
             raise BaseError(f"{message}; its last lines were:\n{told}")
@@ -71,7 +69,7 @@ def collect(checkout: Checkout, paths: Sequence[Path], folder: Path) -> BaseCase
     return BaseCases(cases, errors)
 
 
-def unreadable(errors: Mapping[str, str], suite: Path, root: Path) -> str:
-    """Return why the base's file of this suite gave no cases, "" when it did or was not there."""
-    relative = suite.resolve().relative_to(root.resolve()).as_posix()
-    return errors.get(relative, errors.get("conftest.py", ""))
+def unreadable(errors: Mapping[str, str], suite: Path) -> str:
+    """Return why the base's file `suite`, or a folder it lies in, gave no cases; "" when it did or is not there."""
+    path = suite.resolve()
+    return next((errors[str(place)] for place in (path, *path.parents) if str(place) in errors), "")

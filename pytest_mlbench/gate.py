@@ -82,7 +82,7 @@ class Gate:
 
     def unreadable(self, case: Case) -> str:
         """Return why the base's file of this case's suite gave no cases, "" when it did or was not there."""
-        return basecases.unreadable(self._base.errors, case.suite.path, self.checkout.root)
+        return basecases.unreadable(self._base.errors, self.checkout.counterpart(case.suite.path))
 
     def of_base(self, case: Case) -> Case | None:
         """Return the base's case of the same id as it is measured: by the candidate's scenario, in its own place."""

@@ -102,10 +102,16 @@ def test_a_suite_that_cannot_be_read_is_told_and_the_others_are_collected(revisi
     (broken / "bench_broken.toml").write_text("mlbench = 99\n", encoding="utf-8")
     found = collect(revisions)
     assert len(found.cases) == 2
-    assert list(found.errors) == ["suites/broken/bench_broken.toml"]
-    here = revisions.root / "suites/broken/bench_broken.toml"
-    assert "99" in basecases.unreadable(found.errors, here, revisions.root)
-    assert basecases.unreadable(found.errors, revisions.root / "suites/one/bench_one.toml", revisions.root) == ""
+    there = revisions.tree / "suites/broken/bench_broken.toml"
+    assert list(found.errors) == [str(there)]
+    assert "99" in basecases.unreadable(found.errors, there)
+    assert basecases.unreadable(found.errors, revisions.tree / "suites/one/bench_one.toml") == ""
+    assert basecases.unreadable({str(there.parent): "the folder's"}, there) == "the folder's"
+
+
+def test_a_project_in_which_warnings_are_errors_is_collected(revisions):
+    (revisions.tree / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
+    assert len(collect(revisions).cases) == 2
 
 
 def test_a_conftest_that_fails_is_told_with_the_last_lines(revisions):
