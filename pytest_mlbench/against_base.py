@@ -108,8 +108,12 @@ class AgainstBase:
     def _by_rounds(
         self, base: Executor, questions: Mapping[str, Question], facts: dict[str, Any]
     ) -> dict[str, Comparison]:
+        def control() -> Pairing:
+            again = self.make(base.case, self.gate.side("base"))
+            return self.gate.pairing(base, again, questions, self.functions)
+
         with failures_of_base():  # the control pair is the base's on both sides
-            unfit = self.gate.unfit(self.make, base.case, questions, self.functions)
+            unfit = self.gate.unfit(control, questions)
         facts["control"] = self.gate.control
         if unfit:
             return {name: self._invalid(name, unfit) for name in questions}

@@ -114,17 +114,11 @@ class Gate:
             base, candidate, tuple(questions), functions, rng, self.options.seconds, self.plan.rounds, progress
         )
 
-    def unfit(
-        self,
-        make: MakeExecutor,
-        base_case: Case,
-        questions: Mapping[str, Question],
-        functions: Mapping[str, MetricFunction],
-    ) -> str:
+    def unfit(self, control: Callable[[], Pairing], questions: Mapping[str, Question]) -> str:
         """Return why nothing can be judged here, "" when it can; found out once, before the first comparison.
 
-        First a fixed loop must run evenly, then the base is compared with itself by the same rules: a difference
-        found there is the machine's.
+        First a fixed loop must run evenly, then the base is compared with itself (`control`) by the same rules: a
+        difference found there is the machine's.
         """
         if self._unfit is None:
             burnt = fitness.burn_in()
@@ -133,20 +127,13 @@ class Gate:
             self.control["burn_in_spread"] = burnt.spread
             found = fitness.noise_reason(burnt, self.options.ceiling)
             # Set last: where this base fails, the next case's is tried.
-            self._unfit = found or self._differs_from_itself(make, base_case, questions, functions)
+            self._unfit = found or self._differs_from_itself(control(), questions)
         return self._unfit
 
-    def _differs_from_itself(
-        self,
-        make: MakeExecutor,
-        base_case: Case,
-        questions: Mapping[str, Question],
-        functions: Mapping[str, MetricFunction],
-    ) -> str:
-        one, other = make(base_case, self.side("base")), make(base_case, self.side("base"))
-        taken, found = screening.decided(self.pairing(one, other, questions, functions), questions, self.plan.confirm)
+    def _differs_from_itself(self, control: Pairing, questions: Mapping[str, Question]) -> str:
+        taken, found = screening.decided(control, questions, self.plan.confirm)
         self.control |= {
-            "case": base_case.id,
+            "case": control.base.case.id,
             "rounds": len(taken),
             "comparisons": [asdict(comparison) for comparison in found.values()],
         }

@@ -32,6 +32,19 @@ class Samples:
         self._unbatched: set[str] = set()
         self._order: Array = np.zeros(0, dtype=np.int64)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arrays held, raw and prepared; one that both share counts once.
+
+        Added up, and not the growth of the process: an allocator that hands out freed pages grows by nothing.
+        """
+        buffers = {}
+        for array in (*self.raw.values(), *self._prepared.values()):
+            while isinstance(array.base, np.ndarray):
+                array = array.base
+            buffers[id(array)] = array.nbytes
+        return sum(buffers.values())
+
     def receive(self, name: str, dtype: str, shape: Sequence[int], data: bytes, done: bool) -> None:
         """Take one chunk of an array; the last one completes it."""
         parts = self._received.setdefault(name, [])

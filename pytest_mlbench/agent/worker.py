@@ -135,10 +135,9 @@ class Worker:
 
     def generate(self, kind: str, count: int, seed: int, shapes: dict[str, list[int]], high: int, batch: int) -> None:
         """Make random samples of the loaded model's own input shapes, prepared by the steps set before."""
-        before = counters.memory().get("rss_bytes", 0)
         self._samples.batch = batch
         self._samples.generate(self._model.inputs, kind, count, seed, shapes, high)
-        self._generated_bytes = max(0, counters.memory().get("rss_bytes", 0) - before)
+        self._generated_bytes = self._samples.nbytes
 
     def fit(self, batch: int, boundary: str, seed: int) -> dict[str, Any]:
         """Match samples with the model's inputs; returns the digest of the prepared tensors and what was matched."""

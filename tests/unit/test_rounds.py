@@ -221,7 +221,7 @@ def test_the_best_block_is_the_value_of_a_process(pairing, seen):
         assert len(blocks) == 4
         assert getattr(taken, side) == pytest.approx(
             {
-                "latency.p50": min(float(np.median(one)) for one in blocks),
+                "latency.p50": min(float(np.sort(one)[one.size // 2]) for one in blocks),  # MLPerf's percentile
                 "latency.mean": min(float(one.mean()) for one in blocks),
                 "latency.min": min(float(one.min()) for one in blocks),
                 "throughput": max(1e9 / float(one.mean()) for one in blocks),

@@ -376,9 +376,11 @@ def test_counters_tell_the_memory_of_generated_samples(adapter):
     one.steps([], {})
     one.load("fake_adapter", "json", "model", {})
     assert one.counters()["generated_bytes"] == 0
-    one.generate("normal", 2_000_000, 0, {}, 2, 1)
-    if "rss_bytes" in counters.memory():
-        assert one.counters()["generated_bytes"] > 10_000_000
+    one.generate("normal", 2_000, 0, {}, 2, 1)
+    assert one.counters()["generated_bytes"] == 2_000 * 3 * 4  # raw and prepared are one array
+    one.steps([{"scale": 2.0}], {})
+    one.generate("normal", 2_000, 0, {}, 2, 1)
+    assert one.counters()["generated_bytes"] == 2 * 2_000 * 3 * 4
 
 
 def test_who_the_agent_is():
