@@ -44,6 +44,7 @@ class Probe:
     busy_ns: int | None  # of the cores this process may use, whoever used them
     steal_ns: int | None  # of the same cores, taken by the hypervisor for others
     own_ns: int | None
+    processor: str | None  # the model; a virtual machine can be moved to another while it runs
     governor: str | None
     frequency_khz: int | None  # of the fastest core just now
     throttle_count: int | None  # by heat, all cores together, since boot
@@ -61,6 +62,8 @@ class RoundState:
     steal_cores: float | None
     throttled: bool | None
     quota_throttled: bool | None
+    processor_before: str | None
+    processor: str | None
     governor_before: str | None
     governor: str | None
     frequency_khz: int | None
@@ -160,6 +163,7 @@ def probe(machine: Machine | None = None, pids: Iterable[int] | None = None) -> 
         busy_ns=busy,
         steal_ns=steal,
         own_ns=_own_time(machine, (os.getpid(),) if pids is None else tuple(pids)),
+        processor=machine.processor(),
         governor=", ".join(sorted(set(machine.per_core("cpufreq/scaling_governor").values()))) or None,
         frequency_khz=max(machine.per_core_numbers("cpufreq/scaling_cur_freq").values(), default=None),
         throttle_count=throttle_count(machine),
@@ -190,6 +194,8 @@ def between(before: Probe, after: Probe, own_pids_cpu_ns: int | None = None) -> 
         steal_cores=None if steal is None else steal / elapsed,
         throttled=None if heat is None and not cooled else bool(heat) or any(cooled),
         quota_throttled=None if quota is None else quota > 0,
+        processor_before=before.processor,
+        processor=after.processor,
         governor_before=before.governor,
         governor=after.governor,
         frequency_khz=after.frequency_khz,
@@ -216,6 +222,9 @@ def troubles(state: RoundState, cores_allowed: int, cores_needed: int = 1) -> li
         found.append("heat slowed the processor down; cool it better, or measure with pauses or at a lower clock rate")
     if state.quota_throttled:
         found.append("the container used up its quota of processor time (cgroup cpu.max); give it whole cores instead")
+    if state.processor_before != state.processor:
+        changed = f"from {state.processor_before} to {state.processor}"
+        found.append(f"the processor changed {changed}; keep this virtual machine on one host, and measure again")
     if state.governor_before != state.governor:
         changed = f"from {state.governor_before} to {state.governor}"
         found.append(f"the frequency governor changed {changed}; stop what sets it (a power profile, a charger)")

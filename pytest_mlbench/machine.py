@@ -93,6 +93,13 @@ class Machine:
         """Return the whole number above 0 in a file below cpuN/ of each core N that this process may run on."""
         return {core: number for core, text in self.per_core(file).items() if (number := whole(text) or 0) > 0}
 
+    def processor(self) -> str | None:
+        """Return the model of the processor, all models where cores differ; None where it is not told."""
+        found = re.findall(
+            r"^(?:model name|Model|CPU part)\s*:\s*(.+?)\s*$", self.text("proc/cpuinfo") or "", re.MULTILINE
+        )
+        return ", ".join(sorted(set(found))) or None
+
     def is_virtual(self) -> bool | None:
         """Return whether this is a virtual machine; None where the processor does not tell (other than x86)."""
         flags = re.search(r"^flags\s*:(.*)$", self.text("proc/cpuinfo") or "", re.MULTILINE)

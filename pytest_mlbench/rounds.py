@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -74,6 +74,7 @@ class Pairing:
     blocks: int = BLOCKS
     sources: dict[SideName, Mapping[str, str]] = field(default_factory=dict)  # what each side imported of its own
     unmeasured: dict[str, str] = field(default_factory=dict)  # metric -> why a round had no value of it
+    _processor: str | None = None
 
     def take(self, number: int, stage: str) -> list[Round]:
         """Take `number` rounds; which side begins alternates, from a side drawn by the seed."""
@@ -110,7 +111,9 @@ class Pairing:
             for name in order:
                 with _of(name):
                     values[name] = self._values(sides[name])
-        state = fitness.between(before, fitness.probe())
+        self._processor = self._processor or before.processor
+        # Rounds are compared with each other, so what counts is the processor of the first.
+        state = fitness.between(replace(before, processor=self._processor), fitness.probe())
         threads = int(self.candidate.preparation.options.get("threads") or 1)
         told = fitness.troubles(state, _cores(), min(threads, _cores()))
         return Round(first, values["base"], values["candidate"], tuple(told), asdict(state))

@@ -173,6 +173,7 @@ def files():
         "proc/50/stat": process(50, ME, 20, 0, 0, 0),
         "proc/51/stat": process(51, 50, 0, 7, 1, 2),
         "proc/60/stat": process(60, 1, 500, 0, 0, 0),
+        "proc/cpuinfo": "processor\t: 0\nmodel name\t: Test CPU\n\nprocessor\t: 1\nmodel name\t: Test CPU\n",
         "proc/loadavg": "1.25 0.50 0.25 2/97 7354\n",
         "sys/fs/cgroup/ci/job/cpu.stat": "usage_usec 5\nnr_periods 9\nnr_throttled 3\n",
         "sys/fs/cgroup/ci/cpu.stat": "nr_periods 9\nnr_throttled 4\n",
@@ -198,6 +199,7 @@ def test_a_probe_counts_the_allowed_cores_and_our_processes(tmp_path):
         busy_ns=3_660_000_000,  # 133 and 233 ticks of 10 ms, guests being in user already
         steal_ns=120_000_000,
         own_ns=800_000_000,  # 50 ticks, 20 of the child, 10 of its child
+        processor="Test CPU",
         governor="powersave",
         frequency_khz=2_400_000,
         throttle_count=7,
@@ -274,6 +276,7 @@ FIRST = Probe(
     busy_ns=100 * S,
     steal_ns=10 * S,
     own_ns=40 * S,
+    processor="Xeon 8370C",
     governor="performance",
     frequency_khz=2_000_000,
     throttle_count=3,
@@ -282,7 +285,7 @@ FIRST = Probe(
     load=0.5,
 )
 QUIET = replace(FIRST, monotonic_ns=9 * S, busy_ns=104 * S, own_ns=44 * S, frequency_khz=2_100_000, load=0.75)
-NOTHING = Probe(0, None, None, None, None, None, None, None, None, None)
+NOTHING = Probe(0, None, None, None, None, None, None, None, None, None, None)
 
 
 def test_a_quiet_round():
@@ -292,6 +295,8 @@ def test_a_quiet_round():
         steal_cores=0.0,
         throttled=False,
         quota_throttled=False,
+        processor_before="Xeon 8370C",
+        processor="Xeon 8370C",
         governor_before="performance",
         governor="performance",
         frequency_khz=2_100_000,
@@ -326,7 +331,7 @@ def test_counters_that_rose():
 
 def test_what_is_not_told_is_none_and_no_trouble():
     state = between(NOTHING, replace(NOTHING, monotonic_ns=1))
-    assert state == RoundState(1, None, None, None, None, None, None, None, None)
+    assert state == RoundState(1, *[None] * 10)
     assert troubles(state, 1) == []
     assert between(FIRST, replace(QUIET, throttle_count=None)).throttled is False, "cooling still tells"
     assert between(replace(FIRST, busy_ns=None), QUIET).foreign_cores is None
@@ -376,6 +381,12 @@ def test_too_few_cores_in_words():
         f"0.00 of 2 cores were free and 1 needed: 2.40 by other processes taken; {remedy}"
     ]
     assert troubles(STATE, 2, 4) == [f"2.00 of 2 cores were free and 4 needed: none taken; {remedy}"]
+
+
+def test_a_machine_that_moved_in_words():
+    assert troubles(between(FIRST, replace(QUIET, processor="Xeon 8272CL")), 2) == [
+        "the processor changed from Xeon 8370C to Xeon 8272CL; keep this virtual machine on one host, and measure again"
+    ]
 
 
 def test_heat_quota_and_governor_in_words():

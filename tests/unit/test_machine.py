@@ -118,6 +118,19 @@ def test_a_virtual_machine_is_known_by_its_processor(tmp_path, files, virtual):
     assert made(tmp_path, files).is_virtual() is virtual
 
 
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("model name\t: Xeon @ 2.80GHz\n\nmodel name\t: Xeon @ 2.80GHz\n", "Xeon @ 2.80GHz"),
+        ("CPU part\t: 0xd0b\n\nCPU part\t: 0xd05\n\nCPU part\t: 0xd0b\n", "0xd05, 0xd0b"),  # big and little cores
+        ("flags\t: fpu\n", None),
+        (None, None),
+    ],
+)
+def test_the_model_of_the_processor(tmp_path, text, known):
+    assert made(tmp_path, {"proc/cpuinfo": text} if text else {}).processor() == known
+
+
 # --- cgroups ------------------------------------------------------------------------------------------------
 
 V2 = "sys/fs/cgroup"

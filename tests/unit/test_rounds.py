@@ -229,6 +229,15 @@ def test_the_best_block_is_the_value_of_a_process(pairing, seen):
         )
 
 
+def test_rounds_on_another_processor_than_the_first_are_no_rounds(pairing):
+    made = pairing()
+    (first,) = made.take(1, "screen")
+    assert not any("processor" in told for told in first.troubles)
+    made._processor = "Xeon 8272CL"  # as if this machine had been moved after the first
+    (second,) = made.take(1, "screen")
+    assert any(told.startswith("the processor changed from Xeon 8272CL to ") for told in second.troubles)
+
+
 def test_a_slower_candidate_is_seen(pairing, executor):
     made = pairing(executor("base", spin_us=300), executor("candidate", spin_us=900))
     (taken,) = made.take(1, "screen")
