@@ -3,6 +3,7 @@
 #   gcc  TVM links its compiled models with it
 #   git  records name the commit that was measured
 # With the argument `test`, also
+#   git-lfs     the remedy for a pointer in place of a model is tried
 #   postgresql  the history is tested against a real server, which the tests start themselves
 set -euo pipefail
 
@@ -10,6 +11,7 @@ missing=()
 command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || missing+=(gcc libc6-dev)
 command -v git >/dev/null || missing+=(git)
 if [ "${1:-}" = test ]; then
+  command -v git-lfs >/dev/null || missing+=(git-lfs)
   command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -177,7 +177,7 @@ def test_an_unchanged_case_passes_and_its_comparison_is_printed(compared):
     assert found.n in (6, 8), "one of ten looks quicker by chance, and is then looked at again"
     assert found.change == pytest.approx(0.0, abs=0.1)
     (row,) = re.findall(r"gate/run\[net-same-fp32-cpu\] +latency\.p50 .*", compared.out)
-    assert re.fullmatch(r"\S+ +\S+ +2\d\d us +2\d\d us +[+-]\S+ % \[[+-]\S+ %, [+-]\S+ %\] +\S+ % +pass", row), row
+    assert re.fullmatch(r"\S+ +\S+ +2\d\d us +2\d\d us +[+-]?\S+ % \[[+-]?\S+ %, [+-]?\S+ %\] +\S+ % +pass", row), row
 
 
 def test_faster_but_wrong_is_red(compared):

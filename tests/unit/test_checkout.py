@@ -632,9 +632,8 @@ def test_large_files_that_are_not_here(repository):
     assert trees(repository) == []
 
 
-def test_the_remedy_for_a_pointer_works(repository, tmp_path):
-    if shutil.which("git-lfs") is None:
-        pytest.skip("git-lfs is not installed")
+def test_the_remedy_for_a_pointer_works(repository, tmp_path, require):
+    require("git-lfs")
     repository.git("lfs", "install", "--local")
     repository.git("lfs", "track", "*.bin")
     repository.commit(**{"deep/model__bin": "large"})
