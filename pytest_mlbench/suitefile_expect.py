@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_mlbench.metrics.catalogue import METRICS
+from pytest_mlbench.metrics.catalogue import METRICS, ONCE
 from pytest_mlbench.near import nearest, unknown
 from pytest_mlbench.quantities import ANY, SHARE, Span, parse_amount, parse_limit, parse_limits, parse_regression
 from pytest_mlbench.spec import Expect, Limit, MaxDrop, Regression, Tolerance
@@ -148,6 +148,11 @@ class _Bounds:
             self._limit(*table.at("limit"), name)
         if "max_regression" not in table and "ignore_below" not in table:
             return
+        if name in ONCE:
+            raise table.place.error(
+                "is measured once, when the cache has no such file yet, and not in every round, so a gate cannot "
+                'compare it; set "limit", or compare two runs with `mlbench compare`'
+            )
         before = self.regressions.get(name)
         if before is None and "max_regression" not in table:
             example = "0.5 points" if name in _LABELLED else "3 %"

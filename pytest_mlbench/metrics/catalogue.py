@@ -44,6 +44,9 @@ METRICS: Mapping[str, tuple[Unit, Direction]] = MappingProxyType(
 # Shares of right answers: compared in percentage points, and by counts of answers.
 ACCURACIES = ("accuracy.top1", "accuracy.top5")
 
+# Stages of making the model's file, which is then kept by its hash: most runs have none of them.
+ONCE = ("stage.build", "stage.convert", "stage.compile", "stage.prepare")
+
 
 def found(
     name: str,

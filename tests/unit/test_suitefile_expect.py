@@ -24,6 +24,7 @@ KNOWN = Known(
         "latency.p99.upper99": "ns",
         "throughput": "1/s",
         "memory.peak": "bytes",
+        "stage.compile": "ns",
         "model.size": "bytes",
         "cost_usd.per_inference": "usd",
         "noise_db": "",
@@ -347,6 +348,11 @@ class TestAgainstBase:
             (
                 {"latency": {"p50": {"ignore_below": "200 ns"}}},
                 '.latency.p50: "ignore_below" needs max_regression beside it, for example "3 %"',
+            ),
+            (
+                {"stage": {"compile": {"limit": "<= 9 s", "max_regression": "5 %"}}},
+                ".stage.compile: is measured once, when the cache has no such file yet, and not in every round, so a "
+                'gate cannot compare it; set "limit", or compare two runs with `mlbench compare`',
             ),
             (
                 {"accuracy": {"top1": {"limit": ">= 0.9", "ignore_below": "0.001"}}},
