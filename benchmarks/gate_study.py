@@ -32,7 +32,6 @@ from statistics import fmean, median
 import numpy as np
 
 from pytest_mlbench import lease, matrix, screening, suitefile
-from pytest_mlbench.against_base import RESOLUTION
 from pytest_mlbench.compare import Question
 from pytest_mlbench.devices.cpu import Cpu
 from pytest_mlbench.execute import Executor
@@ -133,11 +132,9 @@ class Study:
             slow = call_ms >= SLOW_MS
             base = {"permille": 0} if slow else {"every": kind.every, "extra": 0}
             candidate = {"permille": kind.permille} if slow else {"every": kind.every, "extra": 1}
-        plan = screening.plan(FAMILY)
-        confirm, blocks = rounds_within(
-            kind.seconds, call_ms / 1e3, plan.confirm, most=plan.confirm if kind.seconds < 30 else 40
-        )
-        question = Question("latency.p50", "ns", "lower", Regression(0.0), plan.alpha, RESOLUTION, confirm)
+        plan = screening.plan(FAMILY, seconds=kind.seconds)
+        confirm, blocks = rounds_within(kind.seconds, call_ms / 1e3, plan.confirm)
+        question = Question("latency.p50", "ns", "lower", Regression(0.0), plan.alpha, plan.resolution, confirm)
         pairing = Pairing(
             self._executor(case, base),
             self._executor(case, candidate),
@@ -177,12 +174,12 @@ def calls_in_a_sample(kind: Kind, call_ms: float) -> int:
     return every * max(1, -(-50_000 // int(every * call_ms * 1e6)))
 
 
-def rounds_within(seconds: float, call_s: float, wanted: int, most: int) -> tuple[int, int]:
+def rounds_within(seconds: float, call_s: float, wanted: int) -> tuple[int, int]:
     """Return the confirming rounds and the blocks a process gets, within seconds of measuring a side."""
     block_s = max(0.075, 5 * call_s)
     blocks = BLOCKS if (screening.SCREEN_ROUNDS + wanted) * BLOCKS * block_s <= seconds else FEWEST_BLOCKS
     fit = int(seconds / (blocks * block_s)) - screening.SCREEN_ROUNDS
-    return max(8, min(fit, most)), blocks
+    return max(8, min(fit, wanted)), blocks
 
 
 def rounded(value: float) -> float:

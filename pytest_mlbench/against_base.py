@@ -24,8 +24,6 @@ from pytest_mlbench.record import CheckResult, Comparison, Metric
 from pytest_mlbench.rounds import Pairing, Round, SideName, failures_of_base
 from pytest_mlbench.spec import Regression
 
-# "No worse" is said only where at least this much would have been noticed.
-RESOLUTION = 0.03
 _PLACES = {QUALITY: 1, "accuracy.top5": 5}  # the first so many classes count as right
 Outputs = Mapping[str, npt.NDArray[Any]]
 
@@ -97,7 +95,7 @@ class AgainstBase:
                 metric = named[name]
                 plan = self.gate.plan
                 questions[name] = Question(
-                    name, metric.unit, metric.direction, limit, plan.alpha, RESOLUTION, plan.confirm
+                    name, metric.unit, metric.direction, limit, plan.alpha, plan.resolution, plan.confirm
                 )
         here = self.executed.measurement.outputs or {}
         facts["outputs"] = compare_exact.outputs_differ(aligned(here, outputs), outputs) or "identical"

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median, median_low
 
-from pytest_mlbench.against_base import RESOLUTION
 from pytest_mlbench.checks.facts import plural
 from pytest_mlbench.compare import CONFIDENCE, TIME_UNITS, words
 from pytest_mlbench.record import Comparison, Metric, Verdict
-from pytest_mlbench.screening import FAMILY_ALPHA
+from pytest_mlbench.screening import FAMILY_ALPHA, RESOLUTION
 from pytest_mlbench.spec import Regression
 from pytest_mlbench.stats import fisher, rank_sum
 

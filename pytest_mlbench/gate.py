@@ -73,7 +73,7 @@ class Gate:
             for case in cases
             if case.skip is None
         )
-        self.plan = screening.plan(family, self.options.rounds)
+        self.plan = screening.plan(family, self.options.rounds, self.options.seconds)
 
     @property
     def base_cases(self) -> Mapping[str, Case]:

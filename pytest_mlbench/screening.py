@@ -14,14 +14,19 @@ from pytest_mlbench.stats import signed_rank
 
 FAMILY_ALPHA = 0.05  # the chance that a session without any regression has a red case, at most
 SCREEN_ROUNDS = 6
+SECONDS = 10.0  # of measuring a side, enough to find RESOLUTION
+# "No worse" is said only where at least this much would have been noticed.
+RESOLUTION = 0.03
+_MOST_TIMES = 10.0  # the rounds of a longer time take no more than this: 0.3 % is what processes differ by anyway
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The error rate of one comparison, and how many rounds confirm one that looks suspicious."""
+    """The error rate of one comparison, how many rounds confirm one that looks suspicious, and what they can see."""
 
     alpha: float
     confirm: int
+    resolution: float = RESOLUTION
 
     @property
     def rounds(self) -> int:
@@ -29,11 +34,13 @@ class Plan:
         return SCREEN_ROUNDS + self.confirm
 
 
-def plan(family: int, asked: int | None = None) -> Plan:
+def plan(family: int, asked: int | None = None, seconds: float = SECONDS) -> Plan:
     """Return the plan for `family` comparisons in one session (Bonferroni), with `asked` confirming rounds.
 
+    Three times the `seconds` for a side are three times the rounds, and a third of the change must be ruled out.
     MlbenchError when so few rounds could never decide.
     """
+    share = min(max(1.0, seconds / SECONDS), _MOST_TIMES)
     alpha = FAMILY_ALPHA / max(1, family)
     needed = signed_rank.rounds_needed(alpha)
     if asked is not None and asked < needed:
@@ -44,7 +51,7 @@ def plan(family: int, asked: int | None = None) -> Plan:
             f"--mlbench-rounds {asked} can never tell a regression: the smallest p-value it can give is "
             f"{2.0**-asked:.2g}, and {many} {alpha:.2g}; give at least {needed}{fewer}"
         )
-    return Plan(alpha, asked or _with_one_reversed(alpha, needed))
+    return Plan(alpha, asked or round(share * _with_one_reversed(alpha, needed)), RESOLUTION / share)
 
 
 def _with_one_reversed(alpha: float, rounds: int) -> int:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pytest_mlbench import fitness, lease, screening
-from pytest_mlbench.against_base import RESOLUTION
 from pytest_mlbench.compare import Question
 from pytest_mlbench.devices.cpu import Cpu
 from pytest_mlbench.execute import Executor
@@ -126,7 +125,7 @@ def run(progress: Callable[[str], None], seed: int | None = None) -> SelfTest:
 def compared(base: Case, candidate: Case, rng: random.Random) -> Comparison:
     """Return the gate's comparison of two cases of the built-in net, by p50 and without a margin."""
     plan = screening.plan(_FAMILY)
-    question = Question("latency.p50", "ns", "lower", Regression(0.0), plan.alpha, RESOLUTION, plan.confirm)
+    question = Question("latency.p50", "ns", "lower", Regression(0.0), plan.alpha, plan.resolution, plan.confirm)
     pairing = Pairing(
         _executor(base),
         _executor(candidate),

@@ -27,6 +27,16 @@ def test_rounds_grow_with_the_number_of_comparisons(family, confirm):
     assert found.rounds == SCREEN_ROUNDS + confirm
 
 
+@pytest.mark.parametrize(
+    ("seconds", "confirm", "resolution"),
+    [(10, 16, 0.03), (30, 48, 0.01), (15, 24, 0.02), (3, 16, 0.03), (1e5, 160, 0.003)],
+)
+def test_more_time_sees_less(seconds, confirm, resolution):
+    found = plan(12, seconds=seconds)
+    assert found == Plan(0.05 / 12, confirm, pytest.approx(resolution))
+    assert plan(12, 8, seconds) == Plan(0.05 / 12, 8, pytest.approx(resolution)), "rounds asked for are taken"
+
+
 def test_as_many_rounds_as_asked_are_taken():
     assert plan(12, 8) == Plan(0.05 / 12, 8)
     assert plan(12, 400).confirm == 400
