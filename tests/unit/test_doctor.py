@@ -18,7 +18,7 @@ from pytest_mlbench.machine import Busy, Machine
 
 CPU = "sys/devices/system/cpu"
 PAGES = Path(__file__).parents[2] / "docs"
-STATE = RoundState(10**9, 0.02, 0.0, False, False, None, None, None, None)
+STATE = RoundState(10**9, 0.02, 0.0, False, False, *[None] * 6)
 FFMPEG = Busy(812, "ffmpeg", 1.31)
 
 
