@@ -56,8 +56,27 @@ class Placement:
     notes: dict[str, Any] = field(default_factory=dict)  # for example {"tuning": "none"}
 
 
+@dataclass(frozen=True)
+class TargetClock:
+    """A clock of the target's own, for a session whose calls this process cannot time: a board at the end of a line.
+
+    Such a session has an attribute `clock`, and a method `time_calls(calls: int) -> int` that makes so many calls of
+    what is bound and returns their nanoseconds by that clock. Only the boundary `invoke` can be timed so. It may have
+
+        stages_ns: dict[str, int]           # parts of load() that are stages of their own, such as "flash"
+        def facts(self) -> dict[str, Any]   # what identifies the target, for the record; asked at the end
+    """
+
+    name: str  # as the record says it: "m-lap-us of the board"
+    tick_ns: int  # its resolution; readings differ by whole ticks
+    reason: str = ""  # why it cannot time anything, "" when it can
+
+
 class Session(Protocol):
     """One model loaded in one framework. Methods are called from one thread, in the order below.
+
+    One on a GPU may have `device_memory() -> dict`: {"peak_bytes": the most of the device's memory that the model
+    held, "source": what told it}; {} when it cannot tell.
 
     bind() and fetch() stay outside the timed region of the boundary `invoke`, inside that of
     `set_invoke_get`; invoke() is always inside, so it does nothing but compute.

@@ -49,6 +49,26 @@ def calls_per_sample(call_ns: float, clock_ns: float) -> int:
     return max(1, int(-(-wanted_ns // max(call_ns, 1.0))))
 
 
+def calibrated(take: Callable[[int], int], tick_ns: int, most_ns: float) -> tuple[int, float]:
+    """Return how many calls make a sample of a target's own clock, and the nanoseconds of one call by it.
+
+    `take(calls)` makes so many and returns their time. A sample lasts at least CLOCK_READINGS_PER_SAMPLE ticks,
+    or as many calls as take `most_ns` of our own time: what one call of an emulated target costs here, its clock
+    does not tell.
+    """
+    calls = 1
+    while True:
+        begin = clock()
+        taken = take(calls)
+        ours = max(clock() - begin, 1)
+        wanted = CLOCK_READINGS_PER_SAMPLE * tick_ns
+        if taken >= wanted or 2 * ours > most_ns:
+            return calls, taken / calls
+        # At most tenfold a step: a reading of few ticks says little of how many calls fill a thousand.
+        by_clock = -(-wanted * calls // max(taken, 1))
+        calls = max(calls + 1, min(int(by_clock * 1.1) + 1, calls * 10, int(calls * most_ns / ours)))
+
+
 def run_block(
     sample: Callable[[int], tuple[Callable[[], Any], Callable[[], Any]]],
     first: int,
@@ -56,10 +76,12 @@ def run_block(
     min_ns: int,
     min_samples: int,
     max_samples: int,
+    own_clock: Callable[[int], int] | None = None,
 ) -> dict[str, Any]:
-    """Take samples until the block is long enough.
+    """Take samples until the block is long enough, by this process's clock.
 
-    `sample(i)` binds input i and returns (the call to time, what to do after the clock has stopped).
+    `sample(i)` binds input i and returns (the call to time, what to do after the clock has stopped). A target with a
+    clock of its own makes and times the calls itself: `own_clock(calls)`.
     Garbage collection is done before the block and off inside it; what happened is returned.
     """
     readings = array("q")
@@ -72,7 +94,10 @@ def run_block(
         index = first
         while (end - begin < min_ns or len(readings) < min_samples) and len(readings) < max_samples:
             call, after = sample(index)
-            readings.append(time_call(call) if calls == 1 else time_calls(call, calls))
+            if own_clock is not None:
+                readings.append(own_clock(calls))
+            else:
+                readings.append(time_call(call) if calls == 1 else time_calls(call, calls))
             after()
             index += 1
             end = clock()

@@ -8,30 +8,32 @@ import platform
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import counters, timing
-from .api import Session, TensorSpec
+from .api import Session, TargetClock, TensorSpec
 from .preprocess import Array, Batch, Function, check_given, from_model, load_function
 from .samples import Refused, Samples
 
 CHUNK_BYTES = 4 << 20  # one message; a reply is awaited before the next is sent
+MOST_OF_SAMPLE_NS = 200e6  # how long a sample may get here to be long for the clock of a target
 KEPT_TIMED_OUTPUTS = 64  # inputs whose outputs of the timed pass are kept for comparison
 
 
 class Worker:
     """One model in one framework, and the samples it is given. State lives as long as the process."""
 
-    def __init__(self, lock_file: str | None) -> None:
-        self._lock = open(lock_file, "rb") if lock_file else None  # noqa: PTH123 - held until the end
-        if self._lock is not None:
+    def __init__(self, lock_file: str | None, further_locks: Sequence[str] = ()) -> None:
+        files = [name for name in (lock_file, *further_locks) if name]
+        self._locks = [open(name, "rb") for name in files]  # noqa: PTH123 - held until the end
+        for stream in self._locks:
             import fcntl
 
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
+            fcntl.flock(stream, fcntl.LOCK_SH)
         self._samples = Samples()
         self._bound: Batch = {}
         self._session: Session | None = None
@@ -124,9 +126,13 @@ class Worker:
         self._session = module.load(path, options)
         loaded = timing.clock()
         self._specs = {spec.name: spec for spec in self._session.outputs}
+        stages_ns = dict(getattr(self._session, "stages_ns", {}))
+        own = self._own_clock
         return {
             "import_ns": imported - begin,
-            "load_ns": loaded - imported,
+            "load_ns": loaded - imported - sum(stages_ns.values()),
+            "stages_ns": stages_ns,
+            "clock": vars(own) if own is not None else {},
             "inputs": [vars(spec) for spec in self._session.inputs],
             "outputs": [vars(spec) for spec in self._session.outputs],
             "versions": self.versions(adapter),
@@ -141,6 +147,11 @@ class Worker:
 
     def fit(self, batch: int, boundary: str, seed: int) -> dict[str, Any]:
         """Match samples with the model's inputs; returns the digest of the prepared tensors and what was matched."""
+        if self._own_clock is not None and boundary != "invoke":
+            raise Refused(
+                f"the boundary {boundary} cannot be timed by {self._own_clock.name}, which sees the inference alone: "
+                'set boundary = "invoke"'
+            )
         self._boundary = boundary
         found = self._samples.fit(self._model.inputs, batch, seed)
         return {"digest": found, "samples": self._samples.count, "batched": self._samples.batched}
@@ -152,6 +163,19 @@ class Worker:
         if self._session is None:
             raise Refused("no model is loaded")
         return self._session
+
+    @property
+    def _own_clock(self) -> TargetClock | None:
+        """Return the target's own clock where it has one; its calls are not timed by this process."""
+        found = getattr(self._session, "clock", None)
+        return found if isinstance(found, TargetClock) else None
+
+    def _by_own_clock(self, calls: int) -> int:
+        session: Any = self._model
+        own = self._own_clock
+        if own is not None and own.reason:
+            raise Refused(own.reason)
+        return int(session.time_calls(calls))
 
     def _bind(self, inputs: Batch) -> None:
         """Bind, and keep the arrays until the next time: a framework may read them in place."""
@@ -165,10 +189,16 @@ class Worker:
             real = {name: array[None] for name, array in real.items()}
         return self._post(real) if self._post is not None else real
 
-    def first(self) -> int:
-        """Run the first inference; returns its nanoseconds."""
+    def first(self) -> int | None:
+        """Run the first inference; returns its nanoseconds, None where the target's own clock cannot time it."""
         self._bind(self._samples.inputs(self._samples.indices(0)))
-        return timing.time_call(self._model.invoke)
+        own = self._own_clock
+        if own is None:
+            return timing.time_call(self._model.invoke)
+        if own.reason:
+            self._model.invoke()
+            return None
+        return self._by_own_clock(1)
 
     def _call(self, boundary: str, indices: Array) -> tuple[Callable[[], Any], Callable[[], Batch]]:
         """Bind a call's input; returns what to time and what gives its outputs afterwards."""
@@ -237,6 +267,8 @@ class Worker:
 
     def warm_up(self, min_s: float, min_samples: int) -> dict[str, Any]:
         """Run calls that are not measured, at least one, then find how many calls make a sample."""
+        if self._own_clock is not None:
+            return self._warm_up_by(self._own_clock, min_s, min_samples)
         begin, number, taken = timing.clock(), 0, []
         while number < max(1, min_samples) or timing.clock() - begin < min_s * 1e9:
             call, _ = self._call(self._boundary, self._samples.indices(number))
@@ -250,6 +282,24 @@ class Worker:
             "clock_ns": clock_ns,
             "call_ns": call_ns,
             "calls": timing.calls_per_sample(call_ns, clock_ns),
+        }
+
+    def _warm_up_by(self, own: TargetClock, min_s: float, min_samples: int) -> dict[str, Any]:
+        """Warm up a target that has a clock of its own, and find how many calls its ticks do not distort."""
+        begin, number, taken = timing.clock(), 0, 0
+        while number < max(1, min_samples) or timing.clock() - begin < min_s * 1e9:
+            self._bind(self._samples.inputs(self._samples.indices(number)))
+            taken = self._by_own_clock(1)
+            number += 1
+        calls, call_ns = 1, float(taken)
+        if taken < timing.CLOCK_READINGS_PER_SAMPLE * own.tick_ns:
+            calls, call_ns = timing.calibrated(self._by_own_clock, own.tick_ns, MOST_OF_SAMPLE_NS)
+        return {
+            "samples": number,
+            "duration_ns": timing.clock() - begin,
+            "clock_ns": float(own.tick_ns),
+            "call_ns": call_ns,
+            "calls": calls,
         }
 
     def block(
@@ -270,8 +320,9 @@ class Worker:
                 return call, lambda: self._keep(indices, outputs())
             return call, outputs
 
+        own = self._by_own_clock if self._own_clock is not None else None
         before = counters.usage()
-        result = timing.run_block(sample, first, calls, min_ns, min_samples, max_samples)
+        result = timing.run_block(sample, first, calls, min_ns, min_samples, max_samples, own)
         after = counters.usage()
         result["used"] = {name: after[name] - before[name] for name in after}
         return result
@@ -301,7 +352,13 @@ class Worker:
             "used": counters.usage(),
             "peak_reset": self._peak_reset,
             "generated_bytes": self._generated_bytes,
+            "device_memory": dict(told()) if (told := getattr(self._session, "device_memory", None)) else {},
         }
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the session knows of its target that this process does not."""
+        told = getattr(self._session, "facts", None)
+        return dict(told()) if told is not None else {}
 
     def placement(self) -> dict[str, Any]:
         """Return what ran where and in which precision."""

@@ -180,3 +180,49 @@ def test_garbage_collection_comes_back_when_a_call_raises():
     with pytest.raises(RuntimeError, match="the framework's"):
         timing.run_block(lambda _: (fail, lambda: None), 0, 1, 0, 1, 1)
     assert gc.isenabled()
+
+
+# --- a target with a clock of its own -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("call_ns", "calls"), [(2_000_000, 1), (999_000, 2), (100_000, 10), (2_000, 500), (300, 3334)])
+def test_a_sample_lasts_a_thousand_ticks_of_the_targets_clock(tape, call_ns, calls):
+    def take(number):
+        tape.now += number * call_ns
+        return number * call_ns // 1000 * 1000  # whole ticks
+
+    found, one = timing.calibrated(take, 1000, 200e6)
+    assert found >= calls
+    assert found <= 1.3 * calls + 1
+    assert one == pytest.approx(call_ns, rel=0.01)
+
+
+def test_a_target_whose_clock_runs_slowly_gets_no_longer_than_it_may_take_here(tape):
+    def take(number):
+        tape.now += number * 30_000_000  # 30 ms here are one tick there
+        return number * 1000
+
+    found, _ = timing.calibrated(take, 1000, 200e6)
+    assert found * 30_000_000 <= 2 * 200e6
+
+
+def test_a_clock_that_stands_still_ends_the_calibration(tape):
+    def take(number):
+        tape.now += number * 1_000_000
+        return 0
+
+    found, one = timing.calibrated(take, 1000, 200e6)
+    assert found <= 400
+    assert one == 0
+
+
+def test_a_block_of_such_a_target_takes_its_readings_as_they_are(tape):
+    bound = []
+
+    def sample(number):
+        return (lambda: pytest.fail("this process times nothing")), (lambda: bound.append(number))
+
+    found = timing.run_block(sample, 4, 7, 0, 3, 3, lambda calls: 1000 * calls)
+    assert readings(found) == [7000, 7000, 7000]
+    assert bound == [4, 5, 6]
+    assert found["next"] == 7
