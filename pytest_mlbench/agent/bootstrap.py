@@ -71,7 +71,10 @@ if __name__ == "__channelexec__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; pytest decides
     if start["log"]:
         capture_output(start["log"])
+    else:
+        os.dup2(2, 1)  # the connection carries what is printed; execnet sent it to /dev/null
     faulthandler.enable(file=2)
     sys.path[:] = [entry for entry in sys.path if entry]  # the working directory must not shadow a framework
     sys.meta_path.insert(0, Sources(start["sources"]))
-    importlib.import_module("mlbench_agent.serve").serve(channel, start)
+    os.environ.update(start.get("env", {}))
+    importlib.import_module(start.get("serve", "mlbench_agent.serve")).serve(channel, start)

@@ -1,48 +1,14 @@
-"""Answer the host's requests, one at a time, each under its own deadline."""
+"""Let a worker answer the host's requests."""
 
 from __future__ import annotations
 
-import faulthandler
-import traceback
 from typing import Any
 
+from .answer import answer
 from .samples import Refused
 from .worker import Worker
 
 
 def serve(channel: Any, start: dict[str, Any]) -> None:
-    """Answer (verb, arguments, deadline_s) with ("ok", value) or ("error", facts) until the verb `close`.
-
-    The deadline is kept here and not only by the host: faulthandler's watchdog is a thread without the
-    interpreter lock, so it ends this process even when native code hangs while holding it, and it
-    prints where.
-    """
-    worker = Worker(lock_file=start.get("lock_file"))
-    channel.send(("ok", worker.hello()))
-    while True:
-        verb, arguments, deadline_s = channel.receive()
-        if verb == "close":
-            worker.close()
-            channel.send(("ok", None))
-            return
-        faulthandler.dump_traceback_later(deadline_s, exit=True)
-        try:
-            reply = ("ok", getattr(worker, verb)(**arguments))
-        except Refused as refusal:
-            reply = ("refused", {"message": str(refusal)})
-        except BaseException as error:  # a framework may raise anything, SystemExit too; the host names the stage
-            reply = ("error", describe(error))
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-        channel.send(reply)
-
-
-def describe(error: BaseException) -> dict[str, str]:
-    """Return what the host needs to explain an exception it cannot unpickle."""
-    message = "".join(traceback.format_exception_only(type(error), error)).strip()
-    return {
-        "type": type(error).__name__,
-        "module": getattr(error, "name", None) or "" if isinstance(error, ImportError) else "",
-        "message": message,
-        "traceback": traceback.format_exc(),
-    }
+    """Answer until the verb `close`."""
+    answer(channel, Worker(start.get("lock_file"), start.get("further_locks", ())), Refused)

@@ -9,7 +9,7 @@ import traceback
 
 import pytest
 
-from pytest_mlbench.agent import bootstrap, counters, serve, worker
+from pytest_mlbench.agent import answer, bootstrap, counters, serve, worker
 
 
 class Channel:
@@ -78,7 +78,7 @@ def test_the_watchdog_is_armed_for_each_verb_and_for_nothing_else(monkeypatch):
         def cancel_dump_traceback_later():
             events.append("cancelled")
 
-    monkeypatch.setattr(serve, "faulthandler", Watchdog)
+    monkeypatch.setattr(answer, "faulthandler", Watchdog)
     served(("keep_timed", {"keep": True}, 7.0), ("no_such_verb", {}, 0.5))
     assert events == [(7.0, True), "cancelled", (0.5, True), "cancelled"]
 
@@ -87,7 +87,7 @@ def test_a_missing_module_is_named():
     try:
         importlib.import_module("no_such_framework.core")
     except ImportError as error:
-        facts = serve.describe(error)
+        facts = answer.describe(error)
     assert (facts["type"], facts["module"]) == ("ModuleNotFoundError", "no_such_framework")
     assert facts["message"] == "ModuleNotFoundError: No module named 'no_such_framework'"
 
