@@ -6,12 +6,10 @@ A framework that is not installed here is skipped with its install command, as i
 from __future__ import annotations
 
 import ast
-import gc
 import importlib
 import importlib.util
 import subprocess
 import sys
-import weakref
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import pytest
 
 import pytest_mlbench
 from pytest_mlbench.frameworks.api import Framework
+from pytest_mlbench.testing.frameworks import PRECISIONS, FrameworkContract, Subject, run
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,6 +39,12 @@ FRAMEWORKS = {
     "tflite_runtime": "pytest_mlbench.frameworks.litert:TFLITE_RUNTIME",
     "tvm": "pytest_mlbench.frameworks.tvm:FRAMEWORK",
     "openvino": "pytest_mlbench.frameworks.openvino:FRAMEWORK",
+    "torch": "pytest_mlbench.frameworks.torch:FRAMEWORK",
+}
+# Without a board and without a GPU there is nothing to hold these to but what they declare.
+ELSEWHERE = {
+    "onnxruntime_gpu": "pytest_mlbench.frameworks.onnxruntime:GPU",
+    "firmware": "pytest_mlbench.frameworks.firmware:FRAMEWORK",
 }
 # What runs where the file says otherwise. CPUs with fp16 or without int8 units could differ: these are what
 # each framework does on any x86 CPU.
@@ -50,8 +55,6 @@ EXECUTED = {
     ("openvino", "fp16"): "fp32",
     ("tvm", "int8"): "fp32",
 }
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
-PRECISIONS = ("fp32", "fp16", "int8")
 
 pytestmark = [
     # Frameworks warn about themselves (deprecations, converted constants); that is not what is tested here.
@@ -60,7 +63,7 @@ pytestmark = [
 
 
 def framework_of(name: str) -> Framework:
-    module, _, attribute = FRAMEWORKS[name].partition(":")
+    module, _, attribute = {**FRAMEWORKS, **ELSEWHERE}[name].partition(":")
     found = getattr(importlib.import_module(module), attribute)
     assert isinstance(found, Framework)
     return found
@@ -144,6 +147,30 @@ def tflite_files(tmp_path_factory):
     return files
 
 
+@pytest.fixture(scope="session")
+def torch_files(tmp_path_factory):
+    """Export the net with a free batch, and once with its batch fixed to 2."""
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name, array in weights().items():
+                self.register_buffer(name, torch.from_numpy(array))
+
+        def forward(self, image):
+            x = torch.nn.functional.conv2d(image, self.w1, self.b1, padding=1)
+            x = torch.nn.functional.max_pool2d(torch.relu(x), 2).flatten(1)
+            return {"logits": torch.nn.functional.linear(x, self.w2, self.b2)}
+
+    folder, example = tmp_path_factory.mktemp("torch"), torch.zeros(2, 1, 8, 8)
+    files = {"fp32": folder / "net.pt2", "fixed": folder / "fixed.pt2"}
+    free = {"image": {0: torch.export.Dim("N", min=1)}}
+    torch.export.save(torch.export.export(Net().eval(), (example,), dynamic_shapes=free), files["fp32"])
+    torch.export.save(torch.export.export(Net().eval(), (example,)), files["fixed"])
+    return files
+
+
 def images(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((count, 1, 8, 8), dtype=np.float32)
 
@@ -152,28 +179,10 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 
 
 @dataclass
-class Subject:
-    """One framework with files it can load; compiles once per file, batch and options."""
+class Ours(Subject):
+    """One of our frameworks, with what is known of it beyond the contract."""
 
-    name: str
-    framework: Framework
-    adapter: object
-    files: dict[str, Path]
-    folder: Path
-    made: dict
-
-    def open(self, precision: str = "fp32", batch: int = 1, **options):
-        options = {"batch": batch, **options}
-        path = self.files[precision]
-        if self.framework.compiles:
-            key = (path, repr(sorted(options.items())))
-            if key not in self.made:
-                self.made[key] = self.adapter.prepare(str(path), str(self.folder), options)
-            path = self.made[key]
-        return self.adapter.load(str(path), options)
-
-    def reference(self, image: np.ndarray) -> np.ndarray:
-        return onnxruntime_digits(image) if self.framework.format == "tflite" else numpy_net(image)
+    name: str = ""
 
 
 _MADE: dict = {}
@@ -181,52 +190,34 @@ _MADE: dict = {}
 
 @pytest.fixture(params=list(FRAMEWORKS))
 def subject(request, tmp_path_factory):
-    framework = framework_of(request.param)
+    name = request.param
+    framework = framework_of(name)
     if importlib.util.find_spec(framework.module) is None:
         pytest.skip(f"{framework.module} is not installed: {framework.install}")
-    files = request.getfixturevalue(f"{framework.format}_files")
-    adapter = importlib.import_module(framework.adapter)
-    folder = tmp_path_factory.mktemp(framework.name)
-    return Subject(request.param, framework, adapter, files, folder, _MADE)
-
-
-def feed(session, image: np.ndarray) -> dict[str, np.ndarray]:
-    """Give the images to a session's single input, stored as that input stores real numbers."""
-    (spec,) = session.inputs
-    if spec.scale is None:
-        return {spec.name: image}
-    stored = np.round(image / spec.scale) + spec.zero_point
-    limits = np.iinfo(spec.dtype)
-    return {spec.name: np.clip(stored, limits.min, limits.max).astype(spec.dtype)}
-
-
-def real(session, outputs: dict[str, np.ndarray]) -> np.ndarray:
-    (spec,) = session.outputs
-    array = outputs[spec.name]
-    if spec.scale is None:
-        return array
-    return (array.astype(np.float64) - spec.zero_point) * spec.scale
-
-
-def run(session, image: np.ndarray) -> np.ndarray:
-    session.bind(feed(session, image))
-    session.invoke()
-    return real(session, session.fetch())
-
-
-def sqnr_db(reference: np.ndarray, found: np.ndarray) -> float:
-    noise = np.mean((reference - found) ** 2)
-    return float(10 * np.log10(np.mean(reference**2) / noise)) if noise else float("inf")
+    is_tflite = framework.format == "tflite"
+    return Ours(
+        framework,
+        files=request.getfixturevalue(f"{framework.format}_files"),
+        samples=images,
+        reference=onnxruntime_digits if is_tflite else numpy_net,
+        folder=tmp_path_factory.mktemp(framework.name),
+        executed={precision: runs for (known, precision), runs in EXECUTED.items() if known == name},
+        fixed_batch=1 if is_tflite else 2,
+        # PyTorch returns its outputs and keeps none, so one frame must hold on to them.
+        frames=1 if name == "torch" else 0,
+        made=_MADE,
+        name=name,
+    )
 
 
 # --- the host half ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("name", [*FRAMEWORKS, "onnxruntime_gpu"])
 def test_declaration_is_whole(name):
     framework = framework_of(name)
     assert framework.name == name
-    assert framework.format in ("onnx", "tflite")
+    assert framework.format in ("onnx", "tflite", "torch")
     assert "pip install" in framework.install
     assert framework.options["threads"].minimum == 1
     for key, option in framework.options.items():
@@ -237,7 +228,7 @@ def test_declaration_is_whole(name):
         assert option.minimum is None or option.default >= option.minimum, key
 
 
-@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("name", [*FRAMEWORKS, "onnxruntime_gpu"])
 def test_declaration_and_adapter_agree(name):
     framework = framework_of(name)
     adapter = importlib.import_module(framework.adapter)
@@ -247,7 +238,7 @@ def test_declaration_and_adapter_agree(name):
 
 def test_every_builtin_is_registered_as_an_entry_point():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["entry-points"]["mlbench.frameworks"] == FRAMEWORKS
+    assert project["entry-points"]["mlbench.frameworks"] == {**FRAMEWORKS, **ELSEWHERE}
 
 
 # --- travelling ---------------------------------------------------------------------------------------------
@@ -265,7 +256,7 @@ sys.path.insert(0, sys.argv[1])
 import importlib
 for name in sys.argv[2:]:
     importlib.import_module(name)
-heavy = {"onnxruntime", "onnx", "ai_edge_litert", "tflite_runtime", "tvm", "openvino", "pytest"}
+heavy = {"onnxruntime", "onnx", "ai_edge_litert", "tflite_runtime", "tvm", "openvino", "torch", "pytest"}
 print(sorted(heavy & set(sys.modules)))
 """
     modules = [f"pytest_mlbench.agent.adapters.{name}" for name in ADAPTERS if name != "__init__"]
@@ -312,234 +303,58 @@ def test_what_travels_is_python_3_9(name):
 # --- the target half ----------------------------------------------------------------------------------------
 
 
-def test_versions_name_the_framework(subject):
-    found = subject.adapter.versions()
-    assert found
-    assert all(isinstance(value, str) and value[0].isdigit() for value in found.values())
+class TestAdapter(FrameworkContract):
+    """Every adapter keeps the contract that vendors' adapters keep, and some more."""
 
+    @pytest.fixture
+    def subject(self, subject):
+        return subject
 
-def test_specs_describe_the_model(subject):
-    session = subject.open()
-    (given,), (result,) = session.inputs, session.outputs
-    assert given.dtype == result.dtype == "float32"
-    assert given.scale is None
-    assert given.shape[1:] == (1, 8, 8)
-    assert result.shape[1:] == (10,)
-    assert given.shape[0] in (-1, 1)
-    if subject.framework.format == "onnx":
-        assert (given.name, result.name) == ("image", "logits")
+    def test_names_of_the_model_are_kept(self, subject):
+        session = subject.open()
+        (given,), (result,) = session.inputs, session.outputs
+        assert given.dtype == result.dtype == "float32"
+        assert given.scale is None
+        if subject.framework.format != "tflite":
+            assert (given.name, result.name) == ("image", "logits")
 
-
-def test_quantised_tensors_have_scale_and_zero_point(subject):
-    session = subject.open("int8")
-    (given,), (result,) = session.inputs, session.outputs
-    if subject.framework.format == "onnx":
-        assert given.dtype == result.dtype == "float32", "QDQ files quantise inside"
-    else:
-        assert given.dtype == result.dtype == "int8"
-        assert given.scale > 0
-        assert result.scale > 0
-        assert given.zero_point == -128
-
-
-@pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_outputs_equal_an_independent_reference(subject, precision, batch):
-    image = images(batch, seed=batch)
-    found = run(subject.open(precision, batch), image)
-    wanted = subject.reference(image)
-    assert found.shape == wanted.shape == (batch, 10)
-    if precision == "int8":
-        assert sqnr_db(wanted, found) > 20
-    else:
-        np.testing.assert_allclose(found, wanted, rtol=TOLERANCE[precision], atol=TOLERANCE[precision])
-
-
-def test_a_call_is_deterministic(subject):
-    session = subject.open(batch=4)
-    image = images(4)
-    first = run(session, image)
-    session.invoke()
-    np.testing.assert_array_equal(real(session, session.fetch()), first)
-    np.testing.assert_array_equal(run(subject.open(batch=4), image), first)
-
-
-def test_fetch_copies(subject):
-    session = subject.open()
-    session.bind(feed(session, images(1, seed=1)))
-    session.invoke()
-    kept = session.fetch()
-    before = {name: array.copy() for name, array in kept.items()}
-    run(session, images(1, seed=2))
-    for name, array in kept.items():
-        np.testing.assert_array_equal(array, before[name])
-        array[...] = 0  # the caller owns it
-    assert real(session, session.fetch()).any()
-
-
-def test_each_bind_is_the_next_calls_input(subject):
-    session = subject.open()
-    for seed in range(4):
-        image = images(1, seed)
-        np.testing.assert_allclose(run(session, image), subject.reference(image), rtol=1e-4, atol=1e-4)
-
-
-def test_bound_arrays_outlive_the_callers_name(subject):
-    session = subject.open(batch=4)
-    session.bind(feed(session, images(4, seed=5)))
-    gc.collect()
-    rubbish = [np.full((4, 1, 8, 8), 9, np.float32) for _ in range(64)]  # takes freed memory, if there is any
-    session.invoke()
-    found = real(session, session.fetch())
-    np.testing.assert_allclose(found, subject.reference(images(4, seed=5)), rtol=1e-4, atol=1e-4)
-    assert len(rubbish) == 64
-
-
-def test_read_only_arrays_can_be_bound(subject):
-    session = subject.open()
-    image = images(1)
-    image.flags.writeable = False
-    np.testing.assert_allclose(run(session, image), subject.reference(image), rtol=1e-4, atol=1e-4)
-
-
-def test_a_batch_the_model_cannot_take_is_refused(subject):
-    session = subject.open("fixed", batch=2) if subject.framework.format == "onnx" else subject.open("fixed")
-    (spec,) = session.inputs
-    assert spec.shape[0] in (1, 2)
-    with pytest.raises(ValueError) as caught:
-        session.bind({spec.name: images(3)})
-    message = str(caught.value)
-    assert spec.name in message
-    assert f"({spec.shape[0]}, 1, 8, 8)" in message
-    assert "batch of 3" in message
-
-
-def test_a_refused_batch_leaves_the_session_working(subject):
-    session = subject.open()
-    image = images(1)
-    wanted = run(session, image)
-    (spec,) = session.inputs
-    with pytest.raises(ValueError):
-        session.bind({spec.name: np.zeros((1, 3, 8, 8), np.float32)})
-    np.testing.assert_array_equal(run(session, image), wanted)
-
-
-@pytest.mark.parametrize("change", ["missing", "other", "extra"])
-def test_wrong_names_are_refused_with_both_sides(subject, change):
-    session = subject.open()
-    (spec,) = session.inputs
-    arrays = {
-        "missing": {},
-        "other": {"nobody": images(1)},
-        "extra": {spec.name: images(1), "nobody": images(1)},
-    }
-    with pytest.raises(ValueError, match="inputs are") as caught:
-        session.bind(arrays[change])
-    assert spec.name in str(caught.value)
-    assert change == "missing" or "nobody" in str(caught.value)
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_placement_says_what_ran(subject, precision):
-    session = subject.open(precision)
-    run(session, images(1))
-    placement = session.placement()
-    assert placement.reason == ""
-    assert placement.source
-    assert placement.nodes
-    shares = Counter(node.where for node in placement.nodes)
-    assert sum(shares.values()) == len(placement.nodes)
-    assert set(shares) <= {"cpu", "xnnpack"}
-    computing = [node for node in placement.nodes if node.compute]
-    assert len(computing) >= 2
-    expected = EXECUTED.get((subject.name, precision), precision)
-    assert {node.precision for node in computing} == {expected}
-    assert all(node.op and node.name for node in placement.nodes)
-
-
-def test_placement_counts_no_cast_or_pooling_as_compute(subject):
-    session = subject.open("int8")
-    run(session, images(1))
-    for node in session.placement().nodes:
-        if node.compute:
-            assert any(word in node.op.lower() for word in ("conv", "gemm", "matmul", "fully")), node
-
-
-def test_placement_leaves_the_session_as_it_was(subject):
-    session = subject.open()
-    wanted = run(session, images(1))
-    first = session.placement()
-    np.testing.assert_array_equal(real(session, session.fetch()), wanted)
-    session.invoke()
-    np.testing.assert_array_equal(real(session, session.fetch()), wanted)
-    assert session.placement() == first
-
-
-def test_threads_change_speed_only(subject):
-    image = images(4)
-    one, two = (run(subject.open(batch=4, threads=count), image) for count in (1, 2))
-    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
-
-
-def test_invoke_runs_no_python_of_the_adapter(subject):
-    session = subject.open()
-    session.bind(feed(session, images(1)))
-    session.invoke()
-    entered = []
-
-    def watch(frame, event, _argument):
-        if event == "call":
-            entered.append(frame.f_code.co_filename)
-
-    invoke = session.invoke
-    sys.setprofile(watch)
-    try:
-        invoke()
-    finally:
-        sys.setprofile(None)
-    assert not [name for name in entered if "pytest_mlbench" in name]
-
-
-def test_the_callable_taken_before_a_bind_stays_valid(subject):
-    session = subject.open()
-    invoke = session.invoke
-    session.bind(feed(session, images(1, seed=1)))
-    invoke()
-    found = real(session, session.fetch())
-    np.testing.assert_allclose(found, subject.reference(images(1, seed=1)), rtol=1e-4, atol=1e-4)
-
-
-def test_a_broken_file_fails_with_the_frameworks_own_error(subject, tmp_path):
-    broken = tmp_path / f"broken.{subject.framework.format}"
-    broken.write_bytes(b"not a model" * 100)
-    with pytest.raises(Exception) as caught:
-        if subject.framework.compiles:
-            subject.adapter.prepare(str(broken), str(tmp_path), {"batch": 1})
+    def test_quantised_tensors_have_scale_and_zero_point(self, subject):
+        session = subject.open("int8")
+        (given,), (result,) = session.inputs, session.outputs
+        if subject.framework.format == "onnx":
+            assert given.dtype == result.dtype == "float32", "QDQ files quantise inside"
         else:
-            subject.adapter.load(str(broken), {"batch": 1})
-    assert str(caught.value)
+            assert given.dtype == result.dtype == "int8"
+            assert given.scale > 0
+            assert result.scale > 0
+            assert given.zero_point == -128
 
+    def test_a_refused_batch_is_told_with_both_shapes(self, subject):
+        session = subject.open("fixed", batch=subject.fixed_batch)
+        (spec,) = session.inputs
+        with pytest.raises(ValueError, match="batch of 3") as caught:
+            session.bind({spec.name: images(3)})
+        assert f"({spec.shape[0]}, 1, 8, 8)" in str(caught.value)
 
-def test_close_lets_go_of_the_model(subject):
-    session = subject.open()
-    run(session, images(1))
-    session.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        session.invoke()
-    gone = weakref.ref(session)
-    del session
-    gc.collect()
-    assert gone() is None
+    def test_wrong_names_are_told_in_one_way(self, subject):
+        with pytest.raises(ValueError, match="inputs are"):
+            subject.open().bind({"nobody": images(1)})
 
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_placement_is_known_and_on_the_processor(self, subject, precision):
+        session = subject.open(precision)
+        run(session, images(1))
+        placement = session.placement()
+        assert placement.reason == ""
+        shares = Counter(node.where for node in placement.nodes)
+        assert set(shares) <= {"cpu", "xnnpack"}
+        computing = [node for node in placement.nodes if node.compute]
+        assert len(computing) >= 2
+        assert {node.precision for node in computing} == {EXECUTED.get((subject.name, precision), precision)}
 
-def test_two_sessions_do_not_meet(subject):
-    first, second = subject.open(), subject.open()
-    first.bind(feed(first, images(1, seed=1)))
-    second.bind(feed(second, images(1, seed=2)))
-    first.invoke()
-    second.invoke()
-    for session, seed in ((first, 1), (second, 2)):
-        found = real(session, session.fetch())
-        np.testing.assert_allclose(found, subject.reference(images(1, seed=seed)), rtol=1e-4, atol=1e-4)
-    first.close()
-    assert run(second, images(1)).shape == (1, 10)
+    def test_placement_counts_no_cast_or_pooling_as_compute(self, subject):
+        session = subject.open("fp32" if subject.framework.format == "torch" else "int8")
+        run(session, images(1))
+        for node in session.placement().nodes:
+            if node.compute:
+                assert any(word in node.op.lower() for word in ("conv", "gemm", "matmul", "fully", "linear")), node

@@ -35,8 +35,19 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     inside = {name for name in names if not name.endswith("/")}
     assert {"pytest_mlbench/plugin.py", "pytest_mlbench/py.typed", "pytest_mlbench/agent/bootstrap.py"} <= inside
     assert "pytest_mlbench/schemas/run-1.schema.json" in inside
+    assert "pytest_mlbench/hardware/boards/raspberry-pi-5.toml" in inside
     allowed = (".py", ".json", "py.typed", "METADATA", "WHEEL", "RECORD", "entry_points.txt", "LICENSE")
-    assert [name for name in inside if not name.endswith(allowed)] == []
+    others = [name for name in inside if not name.endswith(allowed)]
+    data = ("pytest_mlbench/hardware/boards/", "pytest_mlbench/template/")
+    assert [name for name in others if not name.startswith(data)] == []
+
+
+def test_the_wheel_holds_the_template_of_a_package_and_nothing_that_tools_left_in_it(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.startswith("pytest_mlbench/template/")}
+    assert "pytest_mlbench/template/pyproject.toml" in names
+    assert "pytest_mlbench/template/pytest_mlbench_template_board/devices.py" in names
+    assert [name for name in names if not name.endswith((".py", ".md", ".toml"))] == []
 
 
 def test_every_entry_point_loads():
@@ -66,6 +77,12 @@ def test_the_command_and_the_module_say_the_version():
 @pytest.mark.skipif("MLBENCH_WHEEL" not in os.environ, reason="only ci/test-wheel.sh installs the wheel")
 def test_the_tests_run_against_the_installed_wheel():
     assert "site-packages" in pytest_mlbench.__file__
+
+
+def test_the_descriptions_of_boards_are_found_where_the_package_is(tmp_path):
+    code = "from pytest_mlbench.boards import Boards, folders; print(Boards(folders(None))['raspberry-pi-5'].title)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Raspberry Pi 5"
 
 
 def test_importing_the_plugin_imports_nothing_heavy():
