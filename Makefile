@@ -2,14 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 TFLITE := .venv-tflite
+TORCH := .venv-torch
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help bench test lint wheel clean
+.PHONY: help bench test test-torch lint wheel clean
 
 help:
 	@echo "make bench   measure the embedded suites on this machine"
 	@echo "make test    set up and run the whole test suite"
+	@echo "make test-torch  the tests of PyTorch, in an environment of its own (needs pip to find a CPU build)"
 	@echo "make lint    ruff and mypy"
 	@echo "make wheel   build the wheel and test it in a clean environment"
 	@echo "make clean   remove the environments and everything built"
@@ -18,9 +20,13 @@ bench: $(VENV)/.bench
 	$(BIN)/pytest --mlbench suites/
 
 test: $(VENV)/.test $(TFLITE)/.made lint
-	$(BIN)/pytest tests -n 2 --dist loadfile --ignore tests/integration
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest tests fixtures/pytest-mlbench-qemu/tests -n 2 --dist loadfile -m 'not alone'
+	$(BIN)/pytest tests -m alone
 	if [ -x $(TFLITE)/bin/pytest ]; then $(TFLITE)/bin/pytest tests/contract -k tflite_runtime; fi
+
+test-torch: $(TORCH)/.made
+	$(TORCH)/bin/python -c 'import torch'
+	$(TORCH)/bin/pytest tests/contract/test_frameworks.py tests/unit/test_adapters_torch.py tests/unit/test_suites_digits.py tests/integration/test_torch.py -k torch
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -44,6 +50,7 @@ $(VENV)/.bench: $(VENV)/.made pyproject.toml
 $(VENV)/.test: $(VENV)/.bench
 	bash ci/install-debian.sh test
 	$(BIN)/python $(PIP) --group test --group lint
+	$(BIN)/python $(PIP) --editable fixtures/pytest-mlbench-qemu
 	touch $@
 
 # tflite-runtime 2.14 needs numpy < 2 and has wheels up to Python 3.11, so it lives in a place of its own.
@@ -51,5 +58,10 @@ $(TFLITE)/.made: $(VENV)/.made
 	bash ci/make-tflite.sh "$(PYTHON)" "$(TFLITE)"
 	touch $@
 
+# PyTorch's default build is several GB of CUDA, so it has a place of its own.
+$(TORCH)/.made: $(VENV)/.made
+	bash ci/make-torch.sh "$(PYTHON)" "$(TORCH)"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(TFLITE) dist build .mlbench .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TFLITE) $(TORCH) dist build .mlbench .pytest_cache .mypy_cache .ruff_cache

@@ -62,6 +62,12 @@ class AgainstBase:
             return Judged(self._all_invalid(wanted, reason) if why else (), facts | ({} if why else {"new": True}))
         if base_case.skip is not None:
             return Judged((), {**facts, "new": True, "excluded": base_case.skip})
+        if self.candidate.preparation.ready().is_in_board:
+            told = "the board is not flashed here, so the base's firmware cannot be measured in turn with this one: "
+            reason = told + "compare with an earlier run or the history (mlbench compare, mlbench history)"
+            return Judged(
+                tuple(replace(one, verdict="inconclusive") for one in self._all_invalid(wanted, reason)), facts
+            )
         try:
             with failures_of_base():
                 base = self.make(base_case, self.gate.side("base"))
@@ -90,18 +96,24 @@ class AgainstBase:
             elif name in _PLACES:
                 found[name] = self._quality(name, base, outputs, limit)
             elif name in compare_exact.DETERMINISTIC:
-                found[name] = compare_exact.exact(named[name], base.size(), named[name].value, limit)
+                found[name] = compare_exact.exact(named[name], _exactly(name, base), named[name].value, limit)
             else:
-                metric = named[name]
-                plan = self.gate.plan
-                questions[name] = Question(
-                    name, metric.unit, metric.direction, limit, plan.alpha, plan.resolution, plan.confirm
-                )
+                questions[name] = self._question(named[name], limit)
         here = self.executed.measurement.outputs or {}
         facts["outputs"] = compare_exact.outputs_differ(aligned(here, outputs), outputs) or "identical"
         if questions:
             found |= self._by_rounds(base, questions, facts)
         return Judged(tuple(found[name] for name in wanted), facts, tuple(self._unchanged(outputs)))
+
+    def _question(self, metric: Metric, limit: Regression) -> Question:
+        """Return what is asked of a metric; a board's clock tells nothing below two of its ticks."""
+        plan, by_board = self.gate.plan, self.candidate.preparation.framework.on_board
+        if by_board and metric.unit == "ns":
+            tick_ns = float(self.executed.target.get("clock_resolution_ns") or 0)
+            limit = replace(limit, ignore_below=max(limit.ignore_below, 2 * tick_ns))
+        return Question(
+            metric.name, metric.unit, metric.direction, limit, plan.alpha, plan.resolution, plan.confirm, by_board
+        )
 
     def _by_rounds(
         self, base: Executor, questions: Mapping[str, Question], facts: dict[str, Any]
@@ -111,7 +123,7 @@ class AgainstBase:
             return self.gate.pairing(base, again, questions, self.functions)
 
         with failures_of_base():  # the control pair is the base's on both sides
-            unfit = self.gate.unfit(control, questions)
+            unfit = self.gate.unfit(control, questions, self.candidate.preparation.device)
         facts["control"] = self.gate.control
         if unfit:
             return {name: self._invalid(name, unfit) for name in questions}
@@ -160,6 +172,14 @@ def invalid(name: str, reason: str, metrics: Sequence[Metric]) -> Comparison:
     """Return the comparison of a metric that cannot be compared."""
     metric = next((one for one in metrics if one.name == name), Metric(name, None, "", "none"))
     return Comparison(name, metric.unit, metric.direction, "rounds", "invalid", reason)
+
+
+def _exactly(name: str, base: Executor) -> float | None:
+    """Return the base's value of a metric that is the same in every run."""
+    if name != compare_exact.EMULATED:
+        return base.size()
+    with failures_of_base():
+        return base.emulated_time()
 
 
 def _unaskable(name: str, named: Mapping[str, Metric]) -> str:

@@ -94,6 +94,11 @@ def check(path: Path, *, suite: Path, expected_sha256: str | None = None, root: 
             return key_of(found, *(sha256_of(other) for other in others))
     elif path.suffix == ".tflite" and head[4:8] != b"TFL3":
         raise AssetError(f"file {path} is not a TFLite model (its bytes 4 to 7 are not TFL3)", file=suite)
+    elif path.suffix == ".pt2" and not zipfile.is_zipfile(path):
+        raise AssetError(
+            f"file {path} is no whole archive of torch.export (no zip, or cut short); write it with torch.export.save",
+            file=suite,
+        )
     return found
 
 

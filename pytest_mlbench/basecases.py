@@ -35,9 +35,10 @@ class BaseCases:
     errors: Mapping[str, str]
 
 
-def collect(checkout: Checkout, paths: Sequence[Path], folder: Path) -> BaseCases:
+def collect(checkout: Checkout, paths: Sequence[Path], folder: Path, lab: Path | None = None) -> BaseCases:
     """Return the cases of the candidate's suites at `paths` as the base has them; `folder` is the current one.
 
+    Devices are those of the candidate's `lab` file: the hardware is one, whichever revision runs on it.
     A path that the base has not is left out. Raises BaseError for a path outside the repository, and when pytest
     cannot collect the base at all.
     """
@@ -50,6 +51,7 @@ def collect(checkout: Checkout, paths: Sequence[Path], folder: Path) -> BaseCase
     with tempfile.TemporaryDirectory(prefix="mlbench-base-") as scratch:
         out = Path(scratch) / "cases.pickle"
         command = [sys.executable, "-c", _START, *_OPTIONS, f"--mlbench-collected={out}", *given, "--mlbench-base="]
+        command.append(f"--mlbench-lab={lab or ''}")
         try:
             done = commands.run(
                 command,

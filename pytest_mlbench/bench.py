@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_mlbench import lease, references, registry, verdict, waivers
+from pytest_mlbench import case_lease, references, registry, verdict, waivers
 from pytest_mlbench.against_base import AgainstBase, Judged, facts_of, invalid
-from pytest_mlbench.devices.api import Device
-from pytest_mlbench.errors import InvalidCase, MlbenchError, StageError, SuiteError, Unavailable
+from pytest_mlbench.devices.api import Device, Remote
+from pytest_mlbench.errors import BoardFailed, InvalidCase, MlbenchError, StageError, SuiteError, Unavailable
 from pytest_mlbench.execute import Executed, Executor, variant
 from pytest_mlbench.gate import compared_metrics
 from pytest_mlbench.judge import judge
@@ -42,10 +42,12 @@ class Bench:
 
     def __init__(self, session: MlbenchSession, case: Case, device: Device, model: Path | None) -> None:
         self.case = case
-        self.device = device
+        self.device = device  # of a choice, the one that the lease chose
         self.record: Record | None = None
         self.resumed = False
         self._session = session
+        self._given = device
+        self._held: case_lease.Held | None = None
         self._model = model
         self._started = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         self._begin = perf_counter()
@@ -76,6 +78,8 @@ class Bench:
             self.record = self._draft("skip", str(error))
         except StageError as error:
             self.record = self._draft("error", str(error), stage=error.stage)
+            if isinstance(error, BoardFailed):
+                self.record = self._of_board(self.record, error)
             failure = f"error({error.stage}): {self.case.id}: {error.message}\n{error.detail.strip()}".strip()
         except SuiteError as error:
             self.record = self._draft("error", str(error), stage="suite")
@@ -89,6 +93,8 @@ class Bench:
             )
             self.record = self._draft("error", f"files: {reason}", stage="files")
             failure = f"error(files): {self.case.id}: {reason}"
+        if self._held is not None and not self.resumed:
+            self.record = self._of_lease(self.record, self._held)
         # Raised here and not where it was caught, so that pytest prints the message and no chain behind it.
         if self.record.outcome == "skip":
             pytest.skip(self.record.reason)
@@ -96,13 +102,33 @@ class Bench:
             pytest.fail(failure or f"{self.record.outcome}: {self.case.id}:\n{self.record.reason}", pytrace=False)
         return self.record
 
+    def _of_board(self, record: Record, error: BoardFailed) -> Record:
+        """Keep what was tried to bring a board back; one that nothing brought back is out of use from now on."""
+        if error.is_lost:
+            self._session.quarantine.add(self.device.name, self.case.id, str(error))
+        recovered = [dict(step) for step in error.happened]
+        return replace(record, target={"device": self.device.name, "recovered": recovered})
+
+    def _of_lease(self, record: Record, held: case_lease.Held) -> Record:
+        """Keep what was held, and what it took to keep a machine of its own going."""
+        target, steps = record.target, [dict(step) for step in held.recovery.happened]
+        if steps:
+            target = {"device": self.device.name, **target, "recovered": steps}
+        return replace(record, lease=held.to_json(), target=target)
+
+    def traffic(self) -> list[tuple[str, str]]:
+        """Return what went over the line to a machine of its own, as a titled section of a report; bounded."""
+        text = self.device.transcript() if isinstance(self.device, Remote) else ""
+        return [(f"mlbench: requests to {self.device.name}", text)] if text else []
+
     # --- parts -----------------------------------------------------------------------------------------
 
     def _executor(self, case: Case, side: Side | None = None) -> Executor:
         gate = self._session.gate
         if gate is not None and side is None:
             side = gate.side("candidate")
-        python = case.framework.python or self._session.options.pythons.get(case.framework.name)
+        pythons = self._session.options.pythons if self.device.is_host else {}  # they are this machine's
+        python = case.framework.python or pythons.get(case.framework.name)
         case = replace(case, framework=replace(case.framework, python=python))
         framework = self._session.registry.frameworks[case.framework.name]
         model = (
@@ -116,7 +142,7 @@ class Bench:
         preparation = Preparation(
             case,
             framework,
-            self.device,
+            self.device if case.device == self.case.device else self._session.registry.device(case.device),
             lambda stage, share: progress.update(self.case.id, stage, share),
             model,
             side,
@@ -124,9 +150,15 @@ class Bench:
         return Executor(preparation, self._session.registry)
 
     def _under_lease(self, work: Callable[[], T]) -> T:
-        timeout_s = self._session.options.lease_timeout_s
-        with lease.hold(self.device.resources, timeout_s=timeout_s, waiting=self._session.progress.say):
-            return work()
+        with case_lease.leased(
+            self._given,
+            self.case.id,
+            timeout_s=self._session.options.lease_timeout_s,
+            waiting=self._session.progress.say,
+            quarantined=self._session.quarantine.check,
+        ) as held:
+            self._held, self.device = held, held.device
+            return held.recovery.run(work, self._session.options.lease_timeout_s)
 
     def _measured(self, reference: Mapping[str, npt.NDArray[Any]] | None) -> Record:
         if reference is not None and not {"*", self.case.precision} & set(self.case.benchmark.expect.equivalence):
@@ -201,7 +233,11 @@ class Bench:
         wanted = self.case.benchmark.reference
         if wanted is None or wanted.file is not None:
             return None
-        return variant(self.case, framework=wanted.framework, precision=wanted.precision)
+        other = variant(self.case, framework=wanted.framework, precision=wanted.precision)
+        takes = getattr(self.device, "frameworks", ())
+        if takes and other.framework.name not in takes:  # a board's reference is computed on the host
+            return variant(other, device=case_lease.HOST)
+        return other
 
     def _functions(self) -> dict[str, MetricFunction]:
         functions = dict(self._session.registry.metrics())
@@ -239,7 +275,7 @@ class Bench:
         samples = executed.measurement.samples
         other = self._reference_case()
         kept: dict[str, Any] = {}
-        if samples is not None:
+        if samples is not None and samples.sample_ns.size:
             kept = {
                 "sample_ns": encode_samples(samples.sample_ns),
                 "block_starts": np.asarray(samples.block_starts).tolist(),

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from pytest_mlbench import __version__, compare_command, doctor, export, freeze, history, scaffold
+from pytest_mlbench import (
+    __version__,
+    compare_command,
+    devices_command,
+    doctor,
+    export,
+    freeze,
+    history,
+    new_command,
+    scaffold,
+)
 from pytest_mlbench.errors import MlbenchError
 
 
@@ -19,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"pytest-mlbench {__version__}")
     verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
     scaffold.add_init(verbs)
+    new_command.add_new(verbs)
     doctor.add_doctor(verbs)
+    devices_command.add_devices(verbs)
     freeze.add_freeze(verbs)
     history.add_import(verbs)
     history.add_history(verbs)
@@ -33,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
+        sys.stdout.flush()
     except MlbenchError as error:
         print(f"mlbench: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read this has seen enough: `mlbench history | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tells of it once more at its end
+        return 141  # as of a program that SIGPIPE ended: 0 would say that a verdict was good
     return code

@@ -30,6 +30,7 @@ class Question:
     `alpha` is the error rate of this one comparison (the family's over the number of comparisons). A comparison
     passes only when a worsening of `resolution`, of the margin or of `ignore_below`, whichever is largest, is ruled
     out. `confirm` rounds are taken of what looks suspicious, so they are what could have found a regression.
+    `by_board` says that a board's own clock timed the calls: a microcontroller may take the same time in every round.
     """
 
     metric: str
@@ -39,6 +40,7 @@ class Question:
     alpha: float
     resolution: float
     confirm: int
+    by_board: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def trouble(question: Question, pairs: Pairs) -> str:
         return f"{question.metric} of base and candidate are too far apart for a ratio"
     both = zip(pairs.base, pairs.candidate, strict=True)
     ratios = {there / here for here, there in both if here is not None and there is not None}
-    if question.unit in TIME_UNITS and len(worsenings) > 1 and len(ratios) == 1:
+    if question.unit in TIME_UNITS and not question.by_board and len(worsenings) > 1 and len(ratios) == 1:
         return (
             f"{question.metric} differs by exactly the same in each of {len(worsenings)} rounds, which measured "
             "times never do: the clock is too coarse for this model, or it was not measured anew in each round"

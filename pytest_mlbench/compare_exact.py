@@ -16,8 +16,17 @@ from pytest_mlbench.spec import Regression
 from pytest_mlbench.stats import mcnemar, signed_rank
 from pytest_mlbench.units import percent, plain
 
-DETERMINISTIC = ("model.size",)
+EMULATED = "emulated.time"
+DETERMINISTIC = ("model.size", EMULATED)
 Outputs = Mapping[str, npt.NDArray[Any]]
+
+
+def ticks(metric: Metric) -> float:
+    """Return by how much a value may differ between two runs of the same thing: what a clock's ticks leave open."""
+    if metric.name != EMULATED or metric.interval is None:
+        return 0.0
+    low, high = metric.interval
+    return (high - low) / 2
 
 
 def exact(metric: Metric, base: float | None, candidate: float | None, regression: Regression) -> Comparison:
@@ -43,6 +52,8 @@ def exact(metric: Metric, base: float | None, candidate: float | None, regressio
         return replace(made, verdict="invalid", reason=told, base=_finite(base), candidate=_finite(candidate))
     made = replace(made, change=change)
     worse = -change if metric.direction == "higher" else change
+    if change and abs(candidate - base) <= ticks(metric):
+        return replace(made, reason=f"{words(made)}, which is within the ticks of its clock")
     if worse > regression.margin and abs(candidate - base) >= regression.ignore_below:
         return replace(made, verdict="regressed", reason=words(made))
     if worse > regression.margin:

@@ -17,7 +17,7 @@ from pytest_mlbench.spec import Regression
 from pytest_mlbench.stores.runfile import Run
 from pytest_mlbench.waivers import Waivers
 
-_FIGURES = ("latency.p50", "throughput")
+_FIGURES = ("latency.p50", "throughput", compare_exact.EMULATED)
 _NOT_OF_THE_MODEL = ("suite", "identity")  # hashes that may change while what is measured stays the same
 _LOST: tuple[What, ...] = ("vanished", "newly skipped")
 _NAMED = 5  # cases in a note that is about many
@@ -202,7 +202,7 @@ def _decided(question: _Question, family: int) -> Comparison:
     if metric.name not in compare_exact.DETERMINISTIC:
         return compare_unpaired.values(asked, base, candidate)
     for side, values in (("base", base), ("candidate", candidate)):
-        if min(values) != max(values):
+        if max(values) - min(values) > compare_exact.ticks(metric):
             told = f"{metric.name} is not the same in all runs of the {side}, from {min(values):g} to {max(values):g}"
             return compare_unpaired.invalid(asked, told)
     return compare_exact.exact(metric, base[0], candidate[0], question.regression)

@@ -5,26 +5,27 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import execnet
 import numpy as np
 import numpy.typing as npt
 
 from pytest_mlbench import lease
-from pytest_mlbench.devices.api import Device
-from pytest_mlbench.errors import AgentLost, StageError, SuiteError, Unavailable
+from pytest_mlbench.devices.api import Device, Remote
+from pytest_mlbench.errors import AgentLost, BoardFailed, StageError, SuiteError, Unavailable, Unreachable
 from pytest_mlbench.frameworks.api import Framework
+from pytest_mlbench.pipe import Pipe, without_number
+from pytest_mlbench.transcript import shown
 
 START_DEADLINE_S = 60.0
 GRACE_S = 3.0  # how much longer than the agent's own deadline the host waits before it ends the agent
@@ -35,27 +36,21 @@ _IMPORTING = ("load", "compile", "convert")  # the stages in which an agent impo
 _AGENT_FOLDER = Path(__file__).parent / "agent"
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model loaded by a framework on a device."""
+def agent_sources(framework: Framework | None = None, device: Device | None = None) -> dict[str, str]:
+    """Return what travels to the target: module name -> source text.
 
-    inputs: tuple[Mapping[str, Any], ...]
-    outputs: tuple[Mapping[str, Any], ...]
-    versions: Mapping[str, str]
-    import_ns: int
-    load_ns: int
-    memory: Mapping[str, int]
-
-
-def agent_sources(framework: Framework | None = None) -> dict[str, str]:
-    """Return what travels to the target: module name -> source text."""
+    A device's modules travel where a framework drives the board that it reaches.
+    """
     found = {"mlbench_agent": (_AGENT_FOLDER / "__init__.py").read_text(encoding="utf-8")}
     for file in sorted(_AGENT_FOLDER.rglob("*.py")):
         parts = file.relative_to(_AGENT_FOLDER).with_suffix("").parts
         parts = parts[:-1] if parts[-1] == "__init__" else parts
         if parts and parts != ("bootstrap",):
             found[".".join(("mlbench_agent", *parts))] = file.read_text(encoding="utf-8")
-    for module in (framework.adapter, *framework.shipped) if framework else ():
+    modules = (framework.adapter, *framework.shipped) if framework else ()
+    if framework is not None and framework.on_board and device is not None:
+        modules += device.shipped
+    for module in modules:
         if target_module(module) not in found:
             found[target_module(module)] = _source_of(module)
             found.setdefault("mlbench_adapters", "")
@@ -91,7 +86,11 @@ class Agent:
         self._channel: Any = None
         self._log: BinaryIO | None = None
         self._named_log: Path | None = None
+        self._remote = device if isinstance(device, Remote) else None
+        self._pipe: Pipe | None = None  # of a connection to another machine
         self.hello: dict[str, Any] = {}
+
+    _word: ClassVar[str] = "agent"  # in the transcript
 
     def __enter__(self) -> Agent:
         try:
@@ -110,38 +109,73 @@ class Agent:
         self._end()
 
     def _start(self) -> None:
-        log = lock_file = None
-        if self._device.is_host:
-            handle, log = tempfile.mkstemp(prefix="mlbench-agent-", suffix=".log")
-            self._log = os.fdopen(handle, "rb")
-            lock_file = str(lease.agent_lock_file(self._device.resources[0]))
+        handle, log = tempfile.mkstemp(prefix="mlbench-agent-", suffix=".log")
+        self._log = os.fdopen(handle, "rb")
         try:
-            self._connect(
-                {
-                    "host_pid": os.getpid() if self._device.is_host else 0,
-                    "log": log,
-                    "lock_file": lock_file if sys.platform != "win32" else None,
-                    "sources": self._sources,
-                }
-            )
-            self.hello = self._reply("start", START_DEADLINE_S)
+            if self._device.is_host:
+                self._connect(log, self._facts_here(log))
+                self.hello = self._reply("start", START_DEADLINE_S)
+            else:
+                self._start_there(log)
         finally:
-            if log is not None:
-                self._forget(log)
+            self._forget(log)
 
-    def _connect(self, start: Mapping[str, Any]) -> None:
+    def _start_there(self, log: str) -> None:
+        assert self._log is not None
+        self._pipe = Pipe(self._log)
+        with self._pipe.deadline(START_DEADLINE_S) as passed:
+            try:
+                self._connect(log, self._facts_there())
+                self.hello = self._reply("start", START_DEADLINE_S)
+            except StageError as error:
+                if not passed:
+                    raise
+                what = f"device {self._device.name!r}: no agent answered within {START_DEADLINE_S:g} s"
+                remedy = "see that the board is not overloaded; it may hang, and need its power switched"
+                raise Unreachable("start", f"{what}; {remedy}", error.detail) from None
+        self._begun()
+
+    def _facts_here(self, log: str) -> dict[str, Any]:
+        first, *others = lease.agent_lock_files(self._device.resources, getattr(self._device, "shares", ()))
+        return {"host_pid": os.getpid(), "log": log, "lock_file": first, "further_locks": others}
+
+    def _facts_there(self) -> dict[str, Any]:
+        """Return what an agent on another machine is told; what it prints comes through the connection."""
+        more = self._remote.start() if self._remote is not None else {}
+        return {"host_pid": 0, "log": None, "lock_file": None, **more}
+
+    def _begun(self) -> None:
+        if self._remote is not None:
+            self._remote.began(self.hello["pid"])
+
+    def _connect(self, log: str, start: Mapping[str, Any]) -> None:
         if self._python is not None and self._device.is_host:
             _answers(self._python)
-        spec = self._device.gateway(self._python)
+        spec = self._device.gateway(self._python).replace("{log}", shlex.quote(log))
         try:
             gateway = self._group.makegateway(spec)
             self._channel = gateway.remote_exec((_AGENT_FOLDER / "bootstrap.py").read_text(encoding="utf-8"))
-            self._channel.send(start)
+            self._channel.send({**start, **self._channels(gateway), "sources": self._sources})
         except (OSError, EOFError, AssertionError, execnet.HostNotFound) as error:
             # AssertionError: execnet's, when what answers is no Python
+            if self._remote is not None:
+                ended = self._remote.explain(self._pipe_status(), self._printed())
+                kind = Unreachable if ended.is_unreachable else StageError
+                raise kind("start", ended.told) from None
             told = f": {error}" if str(error) else ""
             message = f"cannot start an agent with {spec.split('//')[1]}{told}; it must be a Python interpreter"
             raise StageError("start", message) from None
+
+    def _channels(self, gateway: execnet.Gateway) -> dict[str, Any]:
+        """Return further channels that the agent is given."""
+        return {}
+
+    def install_line(self, framework: Framework) -> str:
+        """Return what installs a framework where this agent runs; a board takes nothing of ours with it."""
+        if self._device.is_host:
+            return framework.install
+        packages = " ".join(framework.distributions or (framework.module,))
+        return f"on the device {self._device.name!r}: {self.hello.get('executable')} -m pip install {packages}"
 
     def _forget(self, log: str) -> None:
         """Remove the log's name once both sides have it open: then nothing is left when this process is killed."""
@@ -156,11 +190,16 @@ class Agent:
         Raises StageError when the verb raised, SuiteError when the agent refused the data, Unavailable
         when the framework is not installed there, AgentLost when the agent ended or passed its deadline.
         """
+        self._note(f"-> {verb} {shown(arguments)}")
         try:
             self._channel.send((verb, arguments, deadline_s))
         except OSError:
             raise self._lost(stage, deadline_s) from None
         return self._reply(stage, deadline_s)
+
+    def _note(self, line: str) -> None:
+        if self._remote is not None:
+            self._remote.note(f"{self._word} {self.hello.get('pid', '')} {line}")
 
     def _reply(self, stage: str, deadline_s: float) -> Any:
         try:
@@ -170,10 +209,13 @@ class Agent:
             raise self._lost(stage, deadline_s, timed_out=True) from None
         except (EOFError, execnet.RemoteError) as error:
             raise self._lost(stage, deadline_s, cause=error) from None
+        self._note(f"<- {kind}" + (f": {value['message']}" if kind != "ok" else ""))
         if kind == "ok":
             return value
         if kind == "refused":
             raise SuiteError(value["message"])
+        if value.get("board"):
+            raise _board_failed(stage, value["board"])
         if value["type"] in ("ModuleNotFoundError", "ImportError") and stage in _IMPORTING:
             raise Unavailable(value["message"])
         raise StageError(stage, value["message"], value["traceback"])
@@ -182,21 +224,29 @@ class Agent:
         self, stage: str, deadline_s: float, *, timed_out: bool = False, cause: BaseException | None = None
     ) -> AgentLost:
         status = self._status()
-        printed = self._printed()
+        printed, kind = self._printed(), AgentLost
         if timed_out or "Timeout (" in printed:
             what = f"no answer within {deadline_s:g} s (deadline `timeout_s`); the agent was ended"
         elif isinstance(cause, execnet.RemoteError):
             what, printed = "the agent failed", printed + str(cause)
+        elif self._remote is not None:
+            ended = self._remote.explain(self._pipe_status(), printed)
+            what, kind = ended.told, Unreachable if ended.is_unreachable else AgentLost
         else:
             what = f"the agent ended: {status}"
-        return AgentLost(stage, what, printed)
+        self._note(f"lost: {what}")
+        return kind(stage, what, printed)
+
+    def _pipe_status(self) -> int | None:
+        return self._pipe.status() if self._pipe is not None else None
 
     def _printed(self) -> str:
         if self._log is None:
             return ""
         with contextlib.suppress(OSError):
             self._log.seek(0)
-            return self._log.read().decode(errors="replace")[-PRINTED_CHARACTERS:]
+            printed = self._log.read().decode(errors="replace")
+            return (without_number(printed) if self._pipe is not None else printed)[-PRINTED_CHARACTERS:]
         return ""
 
     def _status(self) -> str:
@@ -226,6 +276,11 @@ class Agent:
         if pid is not None and self._device.is_host:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+        elif self._pipe is not None:
+            self._pipe.end()
+            if pid is not None and self._remote is not None:
+                with contextlib.suppress(StageError):  # then it is told of already
+                    self._remote.ended(pid)
 
     def _end(self) -> None:
         """End the process and forget it; never blocks on a hung agent (a send to one would)."""
@@ -284,67 +339,6 @@ def _answers(python: Path) -> None:
         raise StageError("start", message) from None
 
 
-def load(agent: Agent, framework: Framework, path: str, options: Mapping[str, Any], deadline_s: float) -> Loaded:
-    """Import the framework in the agent and load the model; Unavailable when it is not installed there."""
-    with _naming_install(framework):
-        found = agent.call(
-            "load",
-            "load",
-            deadline_s,
-            adapter=target_module(framework.adapter),
-            framework=framework.module,
-            path=path,
-            options=dict(options),
-        )
-    return Loaded(
-        inputs=tuple(found["inputs"]),
-        outputs=tuple(found["outputs"]),
-        versions=found["versions"],
-        import_ns=found["import_ns"],
-        load_ns=found["load_ns"],
-        memory=found["memory"],
-    )
-
-
-def prepare(
-    agent: Agent,
-    framework: Framework,
-    stage: str,
-    source: Path,
-    folder: Path,
-    options: Mapping[str, Any],
-    deadline_s: float,
-) -> Path:
-    """Compile or convert a model into `folder`; Unavailable when what that takes is not installed there."""
-    with _naming_install(framework):
-        path = agent.call(
-            stage,
-            "prepare",
-            deadline_s,
-            adapter=target_module(framework.adapter),
-            path=str(source),
-            out_dir=str(folder),
-            options=dict(options),
-        )
-    return Path(path)
-
-
-def versions(agent: Agent, framework: Framework, deadline_s: float) -> dict[str, str]:
-    """Return the framework's versions on the target; Unavailable when it is not installed there."""
-    with _naming_install(framework):
-        found: dict[str, str] = agent.call("load", "versions", deadline_s, adapter=target_module(framework.adapter))
-    return found
-
-
-@contextlib.contextmanager
-def _naming_install(framework: Framework) -> Iterator[None]:
-    """Add the line that installs a framework to the reason why it is not available."""
-    try:
-        yield
-    except Unavailable as error:
-        raise Unavailable(f"{error}: {framework.install}") from None
-
-
-def names(specs: Iterable[Mapping[str, Any]]) -> str:
-    """Return tensors in words: `image float32 [-1, 1, 8, 8]`."""
-    return ", ".join(f"{spec['name']} {spec['dtype']} {list(spec['shape'])}" for spec in specs)
+def _board_failed(stage: str, told: Mapping[str, Any]) -> BoardFailed:
+    detail = f"Traffic on its line:\n{told['transcript']}" if told["transcript"] else ""
+    return BoardFailed(stage, told["message"], detail, tuple(told["happened"]), is_lost=told["is_lost"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -13,45 +12,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_CPU = Path("/sys/devices/system/cpu")
+from pytest_mlbench.agent import machine_facts
 
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
+_CPU = machine_facts.CPU
 
 
 @lru_cache(maxsize=1)
 def processor() -> Mapping[str, Any]:
     """Return the local processor: model, flags, cores online, and the cores this process may use."""
-    info = _read(Path("/proc/cpuinfo")) or ""
-    fields: dict[str, str] = {}
-    for line in info.splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    flags = (fields.get("flags") or fields.get("Features") or "").split()
-    return {
-        "processor": fields.get("model name") or fields.get("Model") or platform.processor() or platform.machine(),
-        "machine": platform.machine(),
-        "flags": sorted(flags),
-        "cores": os.cpu_count(),
-        "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "smt": _read(_CPU / "smt/active"),
-        "cgroup_cpu_max": _read(Path("/sys/fs/cgroup/cpu.max")),
-    }
+    return machine_facts.processor(_CPU)
 
 
 def state() -> dict[str, Any]:
-    """Return what changes from minute to minute: governor, frequency, turbo, load, temperature."""
-    return {
-        "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "governor": _read(_CPU / "cpu0/cpufreq/scaling_governor"),
-        "frequency_khz": _read(_CPU / "cpu0/cpufreq/scaling_cur_freq"),
-        "no_turbo": _read(_CPU / "intel_pstate/no_turbo"),
-        "temperature_mc": _read(Path("/sys/class/thermal/thermal_zone0/temp")),
-    }
+    """Return what changes from minute to minute on this machine: governor, frequency, turbo, load, temperature."""
+    return machine_facts.state(_CPU)
 
 
 def host() -> dict[str, Any]:

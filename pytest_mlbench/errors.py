@@ -5,7 +5,9 @@ MlbenchError
 │   └── AssetError     a file named by a suite is missing, truncated, altered or out of bounds
 ├── Unavailable        this case cannot run here, through no fault of the suite (a skip with its reason)
 ├── StageError         a stage of one case failed on the target (an error of that case; the run goes on)
+│   ├── BoardFailed    a board did not answer as it must, or could not be flashed
 │   └── AgentLost      the agent died, hung past its deadline or was killed
+│       └── Unreachable    a machine of its own does not answer, or its connection broke
 ├── BaseError          the base revision, its files or its environment cannot be had (bad input; never measured)
 ├── InvalidCase        what was measured must not be believed (for example it ran in another precision)
 ├── HistoryError       the history cannot be opened, read or written (infrastructure)
@@ -14,7 +16,9 @@ MlbenchError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class MlbenchError(Exception):
@@ -53,8 +57,32 @@ class StageError(MlbenchError):
         super().__init__(f"{stage}: {message}")
 
 
+class BoardFailed(StageError):
+    """Report a board that failed, with the traffic on its line as `detail` and the steps of recovery as `happened`.
+
+    `is_lost`: no step brought it back, so it is of no use for the rest of the session.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        message: str,
+        detail: str = "",
+        happened: tuple[Mapping[str, Any], ...] = (),
+        *,
+        is_lost: bool = False,
+    ) -> None:
+        self.happened = happened
+        self.is_lost = is_lost
+        super().__init__(stage, message, detail)
+
+
 class AgentLost(StageError):
     """Report an agent that ended, crashed or passed its deadline while it worked on a stage."""
+
+
+class Unreachable(AgentLost):
+    """Report a machine that does not answer or whose connection broke: nothing that it refused, so power may help."""
 
 
 class BaseError(MlbenchError):

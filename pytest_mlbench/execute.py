@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-from pytest_mlbench import assets, deploy, environment, measure, provenance, references, registry
+from pytest_mlbench import assets, deploy, environment, measure, references, registry
 from pytest_mlbench.checks import placement
-from pytest_mlbench.errors import InvalidCase, SuiteError
+from pytest_mlbench.deployment import Deployer, Deployment
+from pytest_mlbench.devices.api import Accelerator, Remote
+from pytest_mlbench.errors import SuiteError
 from pytest_mlbench.matrix import Case
 from pytest_mlbench.measure import ComplianceData
+from pytest_mlbench.metrics import emulated
 from pytest_mlbench.metrics.api import Measurement, Samples
 from pytest_mlbench.models import ModelFile
-from pytest_mlbench.preparation import GENERATED, Preparation
+from pytest_mlbench.preparation import Preparation
 from pytest_mlbench.scenarios.api import Passes
 
 
@@ -36,19 +40,6 @@ class Executed:
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """The case's model, loaded in a fresh agent and given its samples; it ends with the agent."""
-
-    agent: deploy.Agent
-    loaded: deploy.Loaded
-    fitted: Mapping[str, Any]
-    baseline: Mapping[str, Any]
-    stages_ns: Mapping[str, int]
-    origins: Mapping[str, Mapping[str, str]]  # of the user's own pre- and post-processing
-    sources: Mapping[str, str]  # module -> file of what was imported and is not installed; told for a side only
-
-
-@dataclass(frozen=True)
 class _Taken:
     """What the agent gave, before it is put in order."""
 
@@ -58,6 +49,7 @@ class _Taken:
     accuracy_ns: int
     compliance: ComplianceData
     proof: Mapping[str, Any]
+    told: dict[str, Any]  # what the session knows of its target, asked last
 
 
 class Executor:
@@ -89,7 +81,7 @@ class Executor:
     def run(self) -> Executed:
         """Measure the case. Stages in order: model, start, inputs, load, first, warm-up, measure, accuracy, proof."""
         artefact = self.preparation.ready()
-        before = environment.state()
+        before = self._state()
         with self.deployed() as deployment:
             taken = self._taken(deployment)
         if self.preparation.covers_outputs:
@@ -111,7 +103,7 @@ class Executor:
                 "format": self._framework.format,
             },
         )
-        target = self._target(deployment)
+        target = self._target(deployment, taken.told)
         return Executed(
             measurement=measurement,
             compliance=taken.compliance,
@@ -119,7 +111,7 @@ class Executor:
             scenario=self._happened(taken),
             target=target,
             hashes=self._hashes(deployment, artefact),
-            environment={"before": before, "after": environment.state()},
+            environment={"before": before, "after": self._state()},
             fingerprint=self._fingerprint(target),
         )
 
@@ -127,23 +119,47 @@ class Executor:
         self, deployment: Deployment, samples: Samples, counters: Mapping[str, Any], **more: Any
     ) -> Measurement:
         """Put together what a metric function is given."""
+        facts = {**more.pop("facts", {}), "emulated": self.emulated}
+        facts["untimed"] = str(deployment.loaded.clock.get("reason", ""))
+        facts["on_board"] = self._framework.on_board
+        if isinstance(self.preparation.device, Accelerator):
+            facts["places"] = self.preparation.device.places
+            facts["device_memory"] = dict(counters.get("device_memory") or {})
         return Measurement(
+            facts=facts,
             case=self.case,
             samples=samples,
             stages_ns=dict(deployment.stages_ns),
-            memory=measure.memory_of(deployment.baseline, counters, deployment.loaded.memory),
+            memory={} if self._framework.on_board else self._memory(deployment, counters),
             model_bytes=self.size(),
             **more,
         )
+
+    def counters(self, deployment: Deployment) -> dict[str, Any]:
+        """Ask the agent for memory and processor use so far, and the device for what the process holds there."""
+        found: dict[str, Any] = deployment.agent.call("counters", "counters", self._deadline)
+        device = self.preparation.device
+        if isinstance(device, Accelerator) and not found.get("device_memory"):
+            used = device.process_bytes(int(deployment.agent.hello["pid"]))
+            source = "NVML, what the process holds after the timed pass"
+            found["device_memory"] = {"peak_bytes": used, "source": source}
+        return found
+
+    def _memory(self, deployment: Deployment, counters: Mapping[str, Any]) -> dict[str, int]:
+        return measure.memory_of(deployment.baseline, counters, deployment.loaded.memory)
 
     def _taken(self, deployment: Deployment) -> _Taken:
         """Take everything that needs the agent. The timed pass comes before the outputs, which need memory."""
         agent = deployment.agent
         target = measure.AgentTarget(agent, self._deadline)
         wanted = self.case.benchmark.expect.compliance
+        untimed = str(deployment.loaded.clock.get("reason", ""))
+        if untimed and wanted:
+            message = f"expect.compliance needs times: {untimed}; take it out, or measure in performance mode"
+            raise SuiteError(message, file=self._suite, key=f"{self.case.benchmark.name}.expect.compliance")
         agent.call("measure", "keep_timed", self._deadline, keep="timed_outputs" in wanted)
-        passes = self._timed(target)
-        counters = agent.call("counters", "counters", self._deadline)
+        passes = nothing_timed(self.case.batch, untimed) if untimed else self._timed(target)
+        counters = self.counters(deployment)
         self._progress("accuracy", 0.0)
         begin = perf_counter_ns()
         outputs = measure.accuracy_pass(agent, self._accuracy_deadline(passes, deployment.fitted["samples"]))
@@ -151,7 +167,8 @@ class Executor:
         compliance = measure.compliance(agent, target, wanted, passes.samples.calls)
         self._progress("proof", 0.0)
         proof = agent.call("placement", "placement", self._deadline)
-        return _Taken(passes, counters, outputs, accuracy_ns, compliance, proof)
+        told = agent.call("placement", "facts", self._deadline)
+        return _Taken(passes, counters, outputs, accuracy_ns, compliance, proof, told)
 
     def _seeds(self) -> dict[str, int]:
         """Return every seed that had a part in this run: of the order of samples, generated data, a built model."""
@@ -163,96 +180,52 @@ class Executor:
         return seeds
 
     def _timed(self, target: measure.AgentTarget) -> Passes:
-        scenario = self._scenarios.scenario(self.case.scenario.kind)
-        return scenario.run(target, self.case.scenario, self.case.batch, lambda share: self._progress("measure", share))
+        scenario, spec = self._scenarios.scenario(self.case.scenario.kind), self.case.scenario
+        if self.emulated:
+            # Instructions depend on the inputs: a count of samples, not a time here, makes two runs the same.
+            few = max(1, spec.min_samples)
+            spec = replace(spec, min_duration_s=0.0, warmup_s=0.0, max_samples=min(few, spec.max_samples or few))
+        return scenario.run(target, spec, self.case.batch, lambda share: self._progress("measure", share))
+
+    def emulated_time(self) -> float | None:
+        """Return the metric emulated.time of a fresh process: what a comparison with a base needs of it."""
+        with self.deployed() as deployment:
+            samples = self._timed(measure.AgentTarget(deployment.agent, self._deadline)).samples
+            found = emulated.measure(self.measurement(deployment, samples, {"memory": {}}))
+        return found[0].value if found else None
 
     def _accuracy_deadline(self, passes: Passes, samples: int) -> float:
         """Return the stage's deadline plus ten times what the calls should take."""
-        call_s = float(passes.samples.call_ns.mean()) / 1e9
+        known = passes.samples.call_ns
+        call_s = float(known.mean()) / 1e9 if known.size else 0.0
         return self._deadline + 10 * call_s * samples / self.case.batch
 
-    # --- deployment --------------------------------------------------------------------------------------
-
-    @contextmanager
-    def deployed(self) -> Iterator[Deployment]:
+    def deployed(self) -> AbstractContextManager[Deployment]:
         """Start an agent, load the model in it and run it once; leaving ends the agent.
 
         Raises InvalidCase when the agent imported modules of this side from elsewhere.
         """
-        artefact = self.preparation.ready()
-        self._progress("start", 0.0)
-        begin = perf_counter_ns()
-        python = self.case.framework.python
-        with deploy.Agent(self.preparation.device, python, deploy.agent_sources(self._framework)) as agent:
-            yield self._load(agent, artefact, {"start": perf_counter_ns() - begin})
+        return Deployer(self.preparation).deployed()
 
-    def _load(self, agent: deploy.Agent, artefact: ModelFile, stages_ns: dict[str, int]) -> Deployment:
-        prepared, benchmark, deadline = self.preparation, self.case.benchmark, self._deadline
-        origins = agent.call(
-            "inputs",
-            "functions",
-            deadline,
-            pre=benchmark.preprocess,
-            post=benchmark.postprocess,
-            paths=prepared.import_paths,
-        )
-        for name, array in prepared.samples.arrays.items() if prepared.samples else ():
-            agent.send_array(name, array, deadline)
-        try:
-            agent.call("inputs", "steps", deadline, steps=prepared.steps, mapping=dict(prepared.dataset.inputs))
-            baseline = agent.call("start", "baseline", deadline)
-            self._progress("load", 0.0)
-            path = prepared.device.place(artefact.path)
-            loaded = deploy.load(agent, self._framework, path, prepared.options, deadline)
-            if prepared.samples is None:
-                self._generate(agent)
-            scenario = self.case.scenario
-            fitted = agent.call(
-                "inputs",
-                "fit",
-                deadline,
-                batch=self.case.batch,
-                boundary=scenario.boundary,
-                seed=scenario.seed,
-            )
-        except SuiteError as error:
-            raise SuiteError(str(error), file=self._suite, key=f"dataset.{prepared.dataset.name}") from None
-        stages_ns.update({"import": loaded.import_ns, "load": loaded.load_ns})
-        stages_ns["first"] = agent.call("first", "first", deadline)
-        stages_ns = {**prepared.stages_ns, **stages_ns}
-        return Deployment(agent, loaded, fitted, baseline, stages_ns, origins, self._sources(agent))
-
-    def _sources(self, agent: deploy.Agent) -> dict[str, str]:
-        """Return the modules of a side that the agent imported; InvalidCase when they are not its own."""
-        side = self.preparation.side
-        if side is None:
-            return {}
-        names = self.preparation.own_names
-        loaded = {**self.preparation.source.made_by, **agent.call("inputs", "sources", self._deadline, names=names)}
-        found = provenance.strays(loaded, side, self._suite)
-        if found:
-            raise InvalidCase(provenance.told(found, side))
-        return loaded
-
-    def _generate(self, agent: deploy.Agent) -> None:
-        spec = self.preparation.dataset
-        agent.call(
-            "inputs",
-            "generate",
-            self._deadline,
-            kind=spec.generate or "normal",
-            count=max(spec.count or GENERATED.count or 0, self.case.batch),
-            seed=spec.seed,
-            shapes={name: list(shape) for name, shape in spec.shapes.items()},
-            high=spec.high,
-            batch=self.case.batch,
-        )
+    def _state(self) -> dict[str, Any]:
+        """Return the state of the machine that computes."""
+        device = self.preparation.device
+        if isinstance(device, Accelerator):
+            return {**environment.state(), "accelerator": dict(device.reading())}
+        return dict(device.state()) if isinstance(device, Remote) else environment.state()
 
     # --- facts -------------------------------------------------------------------------------------------
 
-    def size(self) -> int:
-        """Return the bytes of the files that are loaded."""
+    @property
+    def emulated(self) -> bool:
+        """Tell whether the device counts instructions, so that its time is none of hardware."""
+        return bool(getattr(self.preparation.device, "emulated", False))
+
+    def size(self) -> int | None:
+        """Return the bytes of the files that are loaded; None when the board has the model already."""
         artefact = self.preparation.ready()
+        if artefact.is_in_board:
+            return None
         size = artefact.path.stat().st_size
         if artefact.path.suffix == ".onnx":
             others = assets.external_data(artefact.path, suite=self._suite, root=artefact.path.parent)
@@ -271,9 +244,23 @@ class Executor:
         }
         return {**vars(scenario), "options": dict(scenario.options), "happened": happened}
 
-    def _target(self, deployment: Deployment) -> dict[str, Any]:
-        """Return what computed: the agent's own word, and the device's."""
+    def _target(self, deployment: Deployment, told: dict[str, Any]) -> dict[str, Any]:
+        """Return what computed: the agent's own word, and the device's. Of a board, what it told itself."""
         versions, device = dict(deployment.loaded.versions), self.preparation.device
+        if self._framework.on_board:
+            clock = deployment.loaded.clock
+            recovered = told.pop("recovered", [])
+            return {
+                "device": device.name,
+                **device.facts(),
+                "clock": clock["name"],
+                "clock_resolution_ns": clock["tick_ns"],
+                "emulated": self.emulated,
+                "firmware": dict(told),
+                "recovered": recovered,
+                "versions": {name: version for name, version in versions.items() if name != "numpy"},
+                "agent": dict(deployment.agent.hello),
+            }
         return {**deployment.agent.hello, **device.facts(), "device": device.name, "versions": versions}
 
     def _hashes(self, deployment: Deployment, artefact: ModelFile) -> dict[str, str]:
@@ -282,17 +269,21 @@ class Executor:
         return {
             "suite": assets.sha256_of(self._suite),
             "model": prepared.source.sha256,
-            "loaded": assets.sha256_of(artefact.path),
+            "loaded": "" if artefact.is_in_board else assets.sha256_of(artefact.path),
             "inputs": deployment.fitted["digest"],
             "dataset": prepared.samples.sha256 if prepared.samples else "",
-            "agent": assets.key_of(*sorted(deploy.agent_sources(self._framework).items())),
+            "agent": assets.key_of(*sorted(deploy.agent_sources(self._framework, prepared.device).items())),
             **{f"code.{name}": origin["sha256"] for name, origin in deployment.origins.items()},
             **{f"code.{name}": digest for name, digest in prepared.source.sources.items()},
         }
 
     def _fingerprint(self, target: Mapping[str, Any]) -> str:
         """Return the hash of the facts that must match before two records may be compared."""
-        facts = ("device", "node", "processor", "machine", "cores_allowed", "python")
+        facts: tuple[str, ...] = ("device", "node", "processor", "machine", "cores_allowed", "python")
+        if self._framework.on_board:  # whatever machine it is wired to
+            facts = ("device", "clock", "clock_resolution_ns", "emulated", *self.preparation.device.facts())
+        if isinstance(self.preparation.device, Accelerator):
+            facts = (*facts, "gpu_name", "gpu_driver")
         return environment.fingerprint(
             {
                 "target": {name: target.get(name) for name in facts},  # a user's device need not tell all of them
@@ -304,10 +295,21 @@ class Executor:
         )
 
 
+def nothing_timed(batch: int, reason: str) -> Passes:
+    """Return the timed pass of a target that cannot be timed."""
+    none = np.zeros(0, dtype=np.int64)
+    return Passes(Samples(none, none, none, 1, batch, 0.0), {"untimed": reason})
+
+
 def variant(
-    case: Case, *, framework: str | None = None, precision: str | None = None, batch: int | None = None
+    case: Case,
+    *,
+    framework: str | None = None,
+    precision: str | None = None,
+    batch: int | None = None,
+    device: str | None = None,
 ) -> Case:
-    """Return the case of the same model with another framework (its word in the case id), precision or batch.
+    """Return the case of the same model with another framework (its word in the case id), precision, batch or device.
 
     Raises SuiteError when the benchmark's framework axis has no such word.
     """
@@ -319,8 +321,9 @@ def variant(
             known = ", ".join(spec.id for spec in case.benchmark.framework)
             raise SuiteError(f"reference framework {framework!r} is not among {known}", file=case.suite.path)
         chosen = matching[0]
-    precision = precision or case.precision
+    precision, device = precision or case.precision, device or case.device
     axes = (case.model.name, case.framework.id, case.precision, case.device)
     rest = case.param[len("-".join(axes)) :]
-    param = "-".join((case.model.name, chosen.id, precision, case.device)) + rest
-    return replace(case, framework=chosen, precision=precision, batch=batch or case.batch, param=param)
+    param = "-".join((case.model.name, chosen.id, precision, device)) + rest
+    batch = batch or case.batch
+    return replace(case, framework=chosen, precision=precision, batch=batch, device=device, param=param)

@@ -9,6 +9,7 @@ import pytest
 from pytest_mlbench.bench import Bench
 from pytest_mlbench.collect import case_of
 from pytest_mlbench.devices.api import Device
+from pytest_mlbench.devices.choice import Choice
 from pytest_mlbench.errors import MlbenchError
 from pytest_mlbench.matrix import Case
 from pytest_mlbench.registry import Registry
@@ -29,7 +30,10 @@ def mlbench_case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture
 def mlbench_device(mlbench_case: Case, request: pytest.FixtureRequest) -> Device:
     """Return the device the case runs on. Override it to give a device of your own."""
-    return request.config.stash[KEY].registry.device(mlbench_case.device)
+    try:
+        return request.config.stash[KEY].registry.device(mlbench_case.device)
+    except MlbenchError as error:
+        pytest.fail(f"device {mlbench_case.device!r}: {error}", pytrace=False)
 
 
 @pytest.fixture
@@ -61,6 +65,8 @@ def _device(registry: Registry, given: Device | str) -> Device:
     """Return the device a fixture gave: the registered one of that name, or an object that has all it takes."""
     if isinstance(given, str):
         return registry.device(given)
+    if isinstance(given, Choice):
+        return given
     missing = [name for name in DEVICE_MEMBERS if not hasattr(given, name)]
     if missing:
         raise MlbenchError(

@@ -12,6 +12,7 @@ from pytest_mlbench import basecases, compare_exact, fitness, revisions, screeni
 from pytest_mlbench.basecases import BaseCases
 from pytest_mlbench.checkout import Checkout
 from pytest_mlbench.compare import Question
+from pytest_mlbench.devices.api import Device, Remote
 from pytest_mlbench.execute import Executor
 from pytest_mlbench.matrix import Case
 from pytest_mlbench.metrics import quality
@@ -32,6 +33,8 @@ def compared_metrics(case: Case, margin: float) -> dict[str, Regression]:
     """Return the metrics of a case that are compared: its scenario's figure, a classifier's top-1, the suite's own."""
     figure = "throughput" if case.scenario.kind == "offline" else "latency.p50"
     found = {figure: Regression(margin)}
+    if case.emulated:
+        found = {compare_exact.EMULATED: Regression(0.0)}
     if case.benchmark.dataset is not None and case.model.task in quality.TASKS:
         found[QUALITY] = Regression(0.0)
     return {**found, **case.benchmark.expect.regressions}
@@ -58,15 +61,16 @@ class Gate:
         self._python = python
         self._base = BaseCases({}, {})
         self._changed: frozenset[str] = frozenset()  # files that differ between base and candidate
-        self._unfit: str | None = None
+        self._unfit: dict[str, str] = {}  # by the machine that computes, "" for this one
+        self._controls: dict[str, dict[str, Any]] = {}
 
-    def pair(self, cases: Sequence[Case], paths: Sequence[Path], folder: Path) -> None:
+    def pair(self, cases: Sequence[Case], paths: Sequence[Path], folder: Path, lab: Path | None = None) -> None:
         """Collect the base's cases of the suites at `paths`, and plan the rounds for this many comparisons.
 
         MlbenchError when the base cannot be collected, or the rounds asked for could never decide.
         """
         self.selected = tuple(cases)
-        self._base = basecases.collect(self.checkout, paths, folder)
+        self._base = basecases.collect(self.checkout, paths, folder, lab)
         self._changed = revisions.changed(self.checkout.root, self.checkout.base)
         family = sum(
             len(set(compared_metrics(case, self.options.margin)) - set(compare_exact.DETERMINISTIC))
@@ -114,21 +118,31 @@ class Gate:
             base, candidate, tuple(questions), functions, rng, self.options.seconds, self.plan.rounds, progress
         )
 
-    def unfit(self, control: Callable[[], Pairing], questions: Mapping[str, Question]) -> str:
-        """Return why nothing can be judged here, "" when it can; found out once, before the first comparison.
+    def unfit(
+        self, control: Callable[[], Pairing], questions: Mapping[str, Question], device: Device | None = None
+    ) -> str:
+        """Return why nothing can be judged on the machine of `device`, "" when it can; found out once for each.
 
         First a fixed loop must run evenly, then the base is compared with itself (`control`) by the same rules: a
-        difference found there is the machine's.
+        difference found there is the machine's. Another machine, and a board with a clock of its own, is asked by
+        the second alone.
         """
-        if self._unfit is None:
-            burnt = fitness.burn_in()
-            if burnt.spread > self.options.ceiling:  # something that began or ended just then is no reason
-                burnt = fitness.burn_in()
-            self.control["burn_in_spread"] = burnt.spread
-            found = fitness.noise_reason(burnt, self.options.ceiling)
+        elsewhere = isinstance(device, Remote) or (device is not None and bool(device.frameworks))
+        place = device.name if device is not None and elsewhere else ""
+        self.control = self._controls.setdefault(place, {})
+        if place not in self._unfit:
+            found = "" if place else self._burnt_in()  # the loop would run here, not there
             # Set last: where this base fails, the next case's is tried.
-            self._unfit = found or self._differs_from_itself(control(), questions)
-        return self._unfit
+            self._unfit[place] = found or self._differs_from_itself(control(), questions)
+        return self._unfit[place]
+
+    def _burnt_in(self) -> str:
+        """Return why this machine runs too unevenly, "" when it does not."""
+        burnt = fitness.burn_in()
+        if burnt.spread > self.options.ceiling:  # something that began or ended just then is no reason
+            burnt = fitness.burn_in()
+        self.control["burn_in_spread"] = burnt.spread
+        return fitness.noise_reason(burnt, self.options.ceiling)
 
     def _differs_from_itself(self, control: Pairing, questions: Mapping[str, Question]) -> str:
         taken, found = screening.decided(control, questions, self.plan.confirm)

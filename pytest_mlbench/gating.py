@@ -74,7 +74,7 @@ class Gating:
         cases = [case for item in session.items if (case := collect.case_of(item)) is not None]
         paths = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
         try:
-            gate.pair(cases, paths, config.invocation_params.dir)
+            gate.pair(cases, paths, config.invocation_params.dir, self._session.options.lab)
             self._look_for_lost(session, gate)
             self._refuse_no_pair(gate, [case.id for case in cases if case.skip is None])
         except MlbenchError as error:

@@ -37,6 +37,7 @@ def judge(
     expect = case.benchmark.expect
     results = [_precision(case, executed), *_inputs(case, executed)]
     results += limits.check(expect.limits, metrics)
+    results += _device(case, executed)
     if expect.placement:
         results += placement.check_shares(executed.placement, expect.placement)
     results += _equivalence(case, executed, reference)
@@ -49,6 +50,14 @@ def judge(
 
 def _precision(case: Case, executed: Executed) -> CheckResult:
     return placement.check_precision(executed.placement, case.precision, case.benchmark.executed_precision)
+
+
+def _device(case: Case, executed: Executed) -> list[CheckResult]:
+    """Hold every computing node to a device that is not the processor, unless the suite says what may run there."""
+    places = executed.measurement.facts.get("places")
+    if places is None or "cpu" in case.benchmark.expect.placement:
+        return []
+    return [placement.check_device(executed.placement, case.device, places)]
 
 
 def _inputs(case: Case, executed: Executed) -> list[CheckResult]:

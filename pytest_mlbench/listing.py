@@ -53,6 +53,8 @@ class Listing:
         if case.skip is not None:
             return case.skip
         framework = self._session.registry.frameworks[case.framework.name]
+        if not self._session.registry.device(case.device).is_host:  # what is installed there is asked when it runs
+            return None
         python = case.framework.python or self._session.options.pythons.get(framework.name)
         return registry.missing(framework, python)
 

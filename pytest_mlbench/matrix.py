@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_mlbench.frameworks.api import Framework
 from pytest_mlbench.spec import BenchmarkSpec, FrameworkSpec, ModelSpec, ScenarioSpec, SuiteSpec
 from pytest_mlbench.suitefile_benchmark import AXES, apply_override
 from pytest_mlbench.suitefile_settings import Scope
@@ -27,7 +28,8 @@ class Case:
     threads: int | None
     scenario: ScenarioSpec
     param: str  # "digits_cnn-onnxruntime-int8-cpu": pytest's parameter id
-    skip: str | None = None  # reason of an exclusion
+    skip: str | None = None  # reason of an exclusion, or why the device cannot take the framework
+    emulated: bool = False  # the device counts instructions: its time is no latency
 
     @property
     def id(self) -> str:
@@ -76,6 +78,7 @@ def expand(suite: SuiteSpec, benchmark: BenchmarkSpec, known: Known) -> list[Cas
     that matches nothing, for two cases of one id, and for a case whose model has no file it could load.
     """
     place = _place(suite, benchmark)
+    known = replace(known, offered=suite.offered)
     combinations = _combinations(benchmark)
     excludes, overrides = _rules(benchmark, combinations, place)
     changed = _Changed(benchmark, Scope(known, suite.models, suite.datasets), place)
@@ -100,7 +103,8 @@ def expand(suite: SuiteSpec, benchmark: BenchmarkSpec, known: Known) -> list[Cas
                 threads=threads,
                 scenario=bounds,
                 param=f"{model}-{framework.id}-{precision}-{device}{suffix(batch, threads, scenario)}",
-                skip=excluding[0].reason if excluding else None,
+                skip=excluding[0].reason if excluding else _unfit(framework.name, device, known),
+                emulated=known.traits(device).emulated,
             )
         )
     for rule in (*excludes, *overrides):
@@ -108,6 +112,18 @@ def expand(suite: SuiteSpec, benchmark: BenchmarkSpec, known: Known) -> list[Cas
             raise rule.place.error("matches none of the cases; correct it or take it out")
     _check_cases(cases, known, place)
     return cases
+
+
+def _unfit(framework: str, device: str, known: Known) -> str | None:
+    """Say why a device cannot take a framework, None when it can."""
+    if device in known.offered and not known.has_device(device):
+        return f"the device {device} comes with a package that is not installed: {known.offered[device]}"
+    takes = known.traits(device).frameworks
+    if takes:
+        return None if framework in takes else f"{device} takes {', '.join(takes)} only"
+    if known.frameworks[framework].on_board:
+        return f"{framework} is what a board has built in, and {device} is none"
+    return None
 
 
 def _combinations(benchmark: BenchmarkSpec) -> list[_Values]:
@@ -209,9 +225,12 @@ def _check_cases(cases: list[Case], known: Known, place: Place) -> None:
             _check_threads(case, known, place)
 
 
-def _precisions(model: ModelSpec, form: str) -> set[str]:
-    """Return the precisions in which a format of the model is there or can be made."""
+def _precisions(model: ModelSpec, framework: Framework) -> set[str]:
+    """Return the precisions in which a framework's format of the model is there or can be made."""
+    form = framework.format
     has = set(model.files.get(form, ()))
+    if "fp32" in has:
+        has.update(framework.converts)
     if form == "onnx":
         has.update(model.quantize)
         if model.build is not None:
@@ -221,10 +240,12 @@ def _precisions(model: ModelSpec, form: str) -> set[str]:
 
 def _check_file(case: Case, known: Known, place: Place) -> None:
     """Raise SuiteError when nothing gives the case a model file."""
-    form = known.frameworks[case.framework.name].format
-    has = _precisions(case.model, form)
+    framework = known.frameworks[case.framework.name]
+    form, has = framework.format, _precisions(case.model, framework)
     if case.precision in has:
         return
+    if framework.on_board and not has:
+        return  # the board has the model already
     make = f" or quantize.{case.precision}" if form == "onnx" else ""
     rule = f'{{ framework = "{case.framework.id}", precision = "{case.precision}", reason = "..." }}'
     raise place.error(
@@ -244,9 +265,9 @@ def _check_reference(case: Case, known: Known, place: Place) -> None:
         frameworks = case.benchmark.framework
         name = next(one.name for one in frameworks if reference.framework in (one.id, one.name))
     precision = reference.precision if reference.precision is not None else case.precision
-    form = known.frameworks[name].format
-    if precision not in _precisions(case.model, form):
-        message = f'case {case.id}: model "{case.model.name}" has no {precision} for {form}, its reference'
+    framework = known.frameworks[name]
+    if precision not in _precisions(case.model, framework):
+        message = f'case {case.id}: model "{case.model.name}" has no {precision} for {framework.format}, its reference'
         raise place.at("reference").error(message)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_mlbench import assets, deploy, provenance, registry
-from pytest_mlbench.devices.api import Device
+from pytest_mlbench import assets, deploy, loading, provenance, registry
+from pytest_mlbench.devices.api import Device, Remote
+from pytest_mlbench.devices.cpu import DEVICE as CPU
 from pytest_mlbench.errors import SuiteError
 from pytest_mlbench.frameworks.api import Framework
 from pytest_mlbench.matrix import Case
@@ -24,9 +26,16 @@ _PRECISION_MAKER = Framework(
 )
 
 
+BOARD = "{board}"  # in the path of an image: the name of the device's board type
+_BOARD_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
 @dataclass(frozen=True)
 class ModelFile:
-    """A file a framework can be given, its hash, and the stages it took to make it (empty when cached)."""
+    """A file a framework can be given, its hash, and the stages it took to make it (empty when cached).
+
+    A model that a board has built in, and that no image is named for, has neither: see `is_in_board`.
+    """
 
     path: Path
     sha256: str
@@ -34,6 +43,17 @@ class ModelFile:
     origin: str = "file"
     sources: Mapping[str, str] = field(default_factory=dict)  # hashes of the suite's own code that made it
     made_by: Mapping[str, str] = field(default_factory=dict)  # module -> file of that code
+
+    @property
+    def is_in_board(self) -> bool:
+        """Tell whether there is no file: the board runs what it has."""
+        return not self.sha256
+
+
+def sidecar(image: Path) -> Path | None:
+    """Return the file beside a board's image that tells its tensors (frameworks/firmware.py), None without one."""
+    beside = (image.with_name(image.name + ".json"), image.with_suffix(".json"))
+    return next((path for path in beside if path.is_file()), None)
 
 
 Clock = Callable[[], int]
@@ -66,15 +86,35 @@ class ModelMaker:
     def _precision(self, precision: str) -> ModelFile:
         model, form = self._case.model, self._framework.format
         named = model.files.get(form, {}).get(precision)
+        if named is None and self._framework.on_board and not model.files.get(form):
+            return ModelFile(Path(), "", origin="in the board already")
+        if named is not None and self._framework.on_board:
+            return self._image(named)
         if named is not None:
             digest = assets.check(named, suite=self._suite, expected_sha256=model.sha256.get(str(named)))
             return ModelFile(named, digest)
         if model.build is not None and form == "onnx" and precision == "fp32":
             return self._build(model.build)
+        if precision in self._framework.converts and "fp32" in model.files.get(form, {}):
+            return replace(self._precision("fp32"), origin=f"{precision} from fp32 while loading")
         recipe = model.quantize.get(precision)
         if recipe is None or form != "onnx":
             raise SuiteError(f"model {model.name!r} has no {precision} file for {form}", file=self._suite)
         return self._convert(recipe, precision)
+
+    def _image(self, named: Path) -> ModelFile:
+        """Return the image for the device's board; its sidecar counts as part of it."""
+        expected = self._case.model.sha256.get(str(named))
+        if BOARD in str(named):
+            board = str(self._device.facts().get("board") or "")
+            if not _BOARD_NAME.fullmatch(board):
+                message = f"the path {named} is for a board type, and the device {self._device.name} names none; "
+                raise SuiteError(message + "give it a `board` in the lab file, or the suite one path", file=self._suite)
+            named = Path(str(named).replace(BOARD, board))
+            expected = self._case.model.sha256.get(str(named), expected)
+        digest = assets.check(named, suite=self._suite, expected_sha256=expected)
+        beside = sidecar(named)
+        return ModelFile(named, digest if beside is None else assets.key_of(digest, assets.sha256_of(beside)))
 
     def _build(self, reference: str) -> ModelFile:
         """Let the suite's own function write its model, unless it did and none of the modules it took changed."""
@@ -150,22 +190,34 @@ class ModelMaker:
             if done.is_file() and (folder / done.read_text(encoding="utf-8")).is_file():
                 return folder / done.read_text(encoding="utf-8"), {}
             begin = self._clock()
-            deadline = self._case.benchmark.timeout_s
-            with self._agent(framework) as agent:
-                path = deploy.prepare(agent, framework, stage, source, folder, options, deadline)
+            path = self._made(stage, framework, source, folder, options)
             done.write_text(path.name, encoding="utf-8")
             return path, {stage: self._clock() - begin}
 
+    def _made(self, stage: str, framework: Framework, source: Path, folder: Path, options: Mapping[str, Any]) -> Path:
+        """Let the adapter make the artefact in `folder`; a target of its own makes it there, and sends it."""
+        device, deadline = self._device_of(framework), self._case.benchmark.timeout_s
+        with self._agent(framework) as agent:
+            if not isinstance(device, Remote):
+                return loading.prepare(agent, framework, stage, str(source), str(folder), options, deadline)
+            made = loading.prepare(agent, framework, stage, device.place(source), device.scratch(), options, deadline)
+            return device.fetch(str(made), folder)
+
     def _version(self, framework: Framework) -> str:
         """Return the framework's version: read here when it lives in this environment, else asked for there."""
-        found = registry.version(framework) if self._python(framework) is None else ""
+        here = self._python(framework) is None and self._device_of(framework).is_host
+        found = registry.version(framework) if here else ""
         if found:
             return found
         with self._agent(framework) as agent:
-            return str(sorted(deploy.versions(agent, framework, self._case.benchmark.timeout_s).items()))
+            return str(sorted(loading.versions(agent, framework, self._case.benchmark.timeout_s).items()))
 
     def _python(self, framework: Framework | None) -> Path | None:
         return self._case.framework.python if framework is self._framework else None
 
     def _agent(self, framework: Framework | None) -> deploy.Agent:
-        return deploy.Agent(self._device, self._python(framework), deploy.agent_sources(framework))
+        return deploy.Agent(self._device_of(framework), self._python(framework), deploy.agent_sources(framework))
+
+    def _device_of(self, framework: Framework | None) -> Device:
+        """Return where something is made: what a suite's own code makes or we convert, on this machine."""
+        return self._device if framework is self._framework or self._device.is_host else CPU

@@ -41,6 +41,8 @@ class Options:
     list: bool
     pythons: Mapping[str, Path]
     lease_timeout_s: float
+    lab: Path | None  # the lab file
+    lab_from: str  # what named it, for messages
     gate: GateOptions | None
 
     @classmethod
@@ -48,6 +50,7 @@ class Options:
         """Read the options; raises pytest.UsageError for a value that cannot be meant."""
         output, resume = config.getoption("mlbench_output"), config.getoption("mlbench_resume")
         invocation = config.invocation_params.dir
+        lab, lab_from = lab_file(config.getoption("mlbench_lab"), invocation)
         return cls(
             output=invocation / output if output else None,
             resume=invocation / resume if resume else None,
@@ -55,8 +58,17 @@ class Options:
             list=config.getoption("mlbench_list"),
             pythons=_pythons(config.getoption("mlbench_python"), invocation),
             lease_timeout_s=config.getoption("mlbench_lease_timeout"),
+            lab=lab,
+            lab_from=lab_from,
             gate=_gate(config),
         )
+
+
+def lab_file(given: str | None, folder: Path) -> tuple[Path | None, str]:
+    """Return the lab file and what named it: the option, else `MLBENCH_LAB`. An empty option is no lab."""
+    named = given if given is not None else os.environ.get("MLBENCH_LAB", "")
+    what = "MLBENCH_LAB" if given is None else "--mlbench-lab"
+    return (folder / Path(named).expanduser() if named else None), what
 
 
 def add(parser: pytest.Parser) -> None:
@@ -95,6 +107,11 @@ def add(parser: pytest.Parser) -> None:
         default=1800.0,
         metavar="SECONDS",
         help="How long to wait for a device that another process holds (default: %(default)g).",
+    )
+    group.addoption(
+        "--mlbench-lab",
+        metavar="FILE",
+        help="The lab file: the devices of this site (default: the environment variable MLBENCH_LAB, else none).",
     )
     _add_gate(parser)
     parser.addini("mlbench_suites", "Where suites are, when --mlbench is given without a path.", default="suites/")

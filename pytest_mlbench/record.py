@@ -110,6 +110,7 @@ class Record:
     hashes: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    lease: dict[str, Any] = field(default_factory=dict)  # what was held for the case, from when to when
     comparisons: tuple[Comparison, ...] = ()  # with --mlbench-base
     base: dict[str, Any] = field(default_factory=dict)  # what it was compared with, and the rounds as they happened
     started: str = ""  # ISO 8601, UTC
@@ -151,7 +152,9 @@ class Record:
 
 _RECORD: Mapping[str, type | tuple[object, ...]] = {
     **dict.fromkeys(("case", "node", "reason", "stage", "resumed", "reference", "fingerprint", "started"), str),
-    **dict.fromkeys(("axes", "samples", "scenario", "placement", "stages_ns", "target", "hashes", "environment"), dict),
+    **dict.fromkeys(
+        ("axes", "samples", "scenario", "placement", "stages_ns", "target", "hashes", "environment", "lease"), dict
+    ),
     **dict.fromkeys(("metrics", "checks", "comparisons"), list),
     "base": dict,
     "outcome": get_args(Outcome),

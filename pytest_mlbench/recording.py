@@ -76,6 +76,9 @@ class Recording:
         if record.outcome == "skip" and isinstance(report.longrepr, tuple):
             path, line, _ = item.reportinfo()  # the suite's lines, not where in this package it was found
             report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {record.reason}")
+        bench = item.stash.get(Bench.KEY, None)
+        if report.failed and bench is not None:
+            report.sections += bench.traffic()
         told: list[tuple[str, object]] = [("mlbench_case", record.case), ("mlbench_outcome", record.outcome)]
         report.user_properties += told
         item.user_properties += told  # JUnit XML takes those of the teardown's report

@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
-from pytest_mlbench import near
-from pytest_mlbench.devices.api import Device
+from pytest_mlbench import labfile, near
+from pytest_mlbench.boards import Boards, folders
+from pytest_mlbench.devices.api import Device, DeviceType, Numbered, numbered_word
+from pytest_mlbench.devices.choice import choice
 from pytest_mlbench.errors import MlbenchError, SuiteError
 from pytest_mlbench.frameworks.api import Framework
+from pytest_mlbench.lab import ANY, Lab, unknown_device
 from pytest_mlbench.metrics.api import MetricFunction
 from pytest_mlbench.scenarios.api import Scenario
 
@@ -46,7 +49,12 @@ def load(group: str, name: str) -> Any:
 
 
 class Registry:
-    """What suites may name on this installation."""
+    """What suites may name on this installation, and with a lab file at this site."""
+
+    def __init__(self, lab: Path | None = None, root: Path | None = None) -> None:
+        """Take the devices of the file `lab`; `root` is the project, whose own boards it may name."""
+        self._lab_file = lab
+        self._root = root
 
     @cached_property
     def frameworks(self) -> Mapping[str, Framework]:
@@ -60,9 +68,78 @@ class Registry:
             raise MlbenchError(f"framework {name!r} is registered as a {kind}, expected a Framework: tell its vendor")
         return framework
 
+    @cached_property
+    def _registered(self) -> tuple[Mapping[str, Device | DeviceType], Mapping[str, str]]:
+        """Return what is registered as a device, and why the rest is not: only who names it is told."""
+        found: dict[str, Device | DeviceType] = {}
+        broken: dict[str, str] = {}
+        for name in names("devices"):
+            try:
+                found[name] = load("devices", name)
+            except MlbenchError as error:
+                broken[name] = str(error)
+        return found, broken
+
+    @cached_property
+    def device_types(self) -> Mapping[str, DeviceType]:
+        """Return the types of device that a lab file may name."""
+        return {name: one for name, one in self._registered[0].items() if _is_type(one)}
+
+    @cached_property
+    def lab(self) -> Lab:
+        """Return the devices of this site; none without a lab file. Raises SuiteError for a wrong file."""
+        if self._lab_file is None:
+            return Lab()
+        devices = [name for name in names("devices") if name not in self.device_types]
+        known = labfile.LabKnown(self.device_types, devices, self.boards, self._registered[1])
+        return labfile.load_lab(self._lab_file, known)
+
+    @cached_property
+    def boards(self) -> Boards:
+        """Return the public descriptions of boards that are found here, by name."""
+        return Boards(folders(self._root))
+
+    @cached_property
+    def devices(self) -> tuple[str, ...]:
+        """Return what a suite may write in `device`: registered names, the lab's, and `any.TAG` for its tags."""
+        plain = (name for name in names("devices") if name not in self.device_types)
+        return (*plain, *(f"{name}.0" for name in self.numbered), *self.lab.words())
+
+    @property
+    def numbered(self) -> Mapping[str, Numbered]:
+        """Return the types whose devices this machine counts by itself."""
+        return {name: one for name, one in self.device_types.items() if isinstance(one, Numbered)}
+
+    def counted(self) -> tuple[str, ...]:
+        """Return the numbered devices that this machine has: `cuda.0`, `cuda.1`, ..."""
+        return tuple(f"{name}.{place}" for name, one in self.numbered.items() for place in range(one.present()))
+
     def device(self, name: str) -> Device:
-        """Return the device registered as `name`."""
-        device: Device = load("devices", name)
+        """Return the device of that name: registered, of the lab, or for `any.TAG` the choice of those with the tag.
+
+        Raises SuiteError for a name that is none of `devices`.
+        """
+        counted = numbered_word(name, self.numbered)
+        if counted is not None and name not in self.lab.devices:
+            return self.numbered[counted[0]].numbered(name, counted[1])
+        if name in self.devices and name not in self.lab.words():
+            device: Device = load("devices", name)
+            return device
+        if name in self.lab.devices:
+            return self._of_lab(name)
+        tagged = self.lab.tags().get(name.removeprefix(ANY), ())
+        if name.startswith(ANY) and tagged:
+            return choice(name, tuple(self._of_lab(one) for one in tagged))
+        raise SuiteError(unknown_device(name, self.devices, self.device_types, self.lab))
+
+    def _of_lab(self, name: str) -> Device:
+        entry = self.lab.devices[name]
+        device = self.device_types[entry.type].make(entry)
+        if device.resources[: len(entry.resources)] != entry.resources or device.name != name:
+            raise MlbenchError(
+                f"device type {entry.type!r} made {device.name!r} with the resources {', '.join(device.resources)} of "
+                f"{name!r}, which must come first: {', '.join(entry.resources)}; tell its vendor"
+            )
         return device
 
     def scenario(self, name: str) -> Scenario:
@@ -73,6 +150,10 @@ class Registry:
     def metrics(self) -> Mapping[str, MetricFunction]:
         """Return every registered metric function by its name."""
         return {name: load("metrics", name) for name in names("metrics")}
+
+
+def _is_type(found: object) -> TypeGuard[DeviceType]:
+    return hasattr(found, "settings") and hasattr(found, "make")
 
 
 def function(reference: str, folder: Path) -> Callable[..., Any]:

@@ -13,8 +13,10 @@ import numpy as np
 
 from pytest_mlbench import fitness
 from pytest_mlbench.compare import Pairs
+from pytest_mlbench.deployment import Deployment
+from pytest_mlbench.devices.api import Accelerator, Remote
 from pytest_mlbench.errors import InvalidCase, StageError, SuiteError, Unavailable
-from pytest_mlbench.execute import Deployment, Executor
+from pytest_mlbench.execute import Executor
 from pytest_mlbench.measure import AgentTarget
 from pytest_mlbench.metrics import calling, latency
 from pytest_mlbench.metrics.api import Measurement, MetricFunction, Samples
@@ -88,8 +90,10 @@ class Pairing:
 
     def _round(self, first: SideName) -> Round:
         order: tuple[SideName, SideName] = (first, "candidate" if first == "base" else "base")
+        if self.candidate.preparation.framework.on_board:
+            return self._round_of_board(order)
         executors = {"base": self.base, "candidate": self.candidate}
-        before = fitness.probe()
+        before, read = self._probe(), self._reading()
         with ExitStack() as stack:
             sides: dict[SideName, _Process] = {}
             for name in order:
@@ -111,12 +115,55 @@ class Pairing:
             for name in order:
                 with _of(name):
                     values[name] = self._values(sides[name])
+            read_after = self._reading()  # while the last block still shows in clocks and heat
+            after = self._probe() if self._is_elsewhere else None  # what ended there is counted with no process of ours
         self._processor = self._processor or before.processor
         # Rounds are compared with each other, so what counts is the processor of the first.
-        state = fitness.between(replace(before, processor=self._processor), fitness.probe())
-        threads = int(self.candidate.preparation.options.get("threads") or 1)
-        told = fitness.troubles(state, _cores(), min(threads, _cores()))
-        return Round(first, values["base"], values["candidate"], tuple(told), asdict(state))
+        state = fitness.between(replace(before, processor=self._processor), after or self._probe())
+        threads, cores = int(self.candidate.preparation.options.get("threads") or 1), self._cores()
+        told = [*fitness.troubles(state, cores, min(threads, cores)), *self._unfit(read, read_after)]
+        both = {"accelerator": {"before": read, "after": read_after}} if read else {}
+        return Round(first, values["base"], values["candidate"], tuple(told), {**asdict(state), **both})
+
+    def _reading(self) -> Mapping[str, Any]:
+        """Read the state of the device that computes beside the processor; {} where the processor does."""
+        device = self.candidate.preparation.device
+        return dict(device.reading()) if isinstance(device, Accelerator) else {}
+
+    def _unfit(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+        device = self.candidate.preparation.device
+        return device.unfit(before, after) if isinstance(device, Accelerator) else []
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return isinstance(self.candidate.preparation.device, Remote)
+
+    def _probe(self) -> fitness.Probe:
+        """Read the counters of the machine that computes."""
+        device = self.candidate.preparation.device
+        return fitness.probe(*device.machine()) if isinstance(device, Remote) else fitness.probe()
+
+    def _cores(self) -> int:
+        """Return the cores that a process may use on the machine that computes."""
+        device = self.candidate.preparation.device
+        return int(device.facts().get("cores_allowed") or 1) if isinstance(device, Remote) else _cores()
+
+    def _round_of_board(self, order: tuple[SideName, SideName]) -> Round:
+        """Flash and time one side, then the other: there is one board, and its time is its own."""
+        executors = {"base": self.base, "candidate": self.candidate}
+        before, values = fitness.probe(), {}
+        for name in order:
+            with _of(name), executors[name].deployed() as deployment:
+                self.sources[name] = deployment.sources
+                process = _Process(executors[name], deployment)
+                self._plan(process.warm_up())
+                for _ in range(self.blocks):
+                    process.time_block(self.calls or 1)
+                if (self.calls or 1) > 1 and set(_TAILS) & set(self.metrics):
+                    process.time_singles()
+                values[name] = self._values(process)
+        state = fitness.between(before, fitness.probe())
+        return Round(order[0], values["base"], values["candidate"], (), asdict(state))
 
     def _plan(self, warm: WarmUp) -> None:
         """Settle how many calls make a sample and how many blocks a process gets, once, from the first warm-up."""
@@ -204,8 +251,7 @@ class _Process:
             single_ns, _ = joined(singles)
         samples = Samples(sample_ns, starts, single_ns, self._calls, self._executor.case.batch, self._clock_ns)
         if self._counters is None:
-            deadline_s = self._executor.case.benchmark.timeout_s
-            self._counters = self._deployment.agent.call("counters", "counters", deadline_s)
+            self._counters = self._executor.counters(self._deployment)
         return self._executor.measurement(self._deployment, samples, self._counters or {})
 
 

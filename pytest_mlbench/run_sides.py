@@ -17,8 +17,9 @@ SideName = Literal["base", "candidate"]
 
 _BELIEVED = ("pass", "fail", "insufficient")  # outcomes whose measured values are what they say
 _WORST_FIRST: tuple[Outcome, ...] = ("fail", "error", "invalid", "insufficient", "pass", "skip")
-# Of what a record tells of its target, what its fingerprint holds.
-_TARGET = ("device", "node", "processor", "machine", "cores_allowed", "python")
+# Of what a record tells of its target, what its fingerprint holds; and of a board's, what it does not.
+_TARGET = ("device", "node", "processor", "machine", "cores_allowed", "python", "gpu_name", "gpu_driver")
+_NOT_OF_BOARD = ("firmware", "recovered", "versions", "agent")
 _SHOWN = 4  # facts in which two records differ
 _LONGEST = 60  # characters of one of them
 
@@ -132,6 +133,8 @@ def _facts(record: Record) -> dict[str, object]:
     target = record.target
     if "imported" in target:  # what other tools tell of a machine has names of its own
         names = [name for name, value in target.items() if isinstance(value, (str, int))]
+    elif "firmware" in target:  # what a maker's device tells of a board has names of its own too
+        names = [name for name in target if name not in _NOT_OF_BOARD]
     else:
         names = [name for name in _TARGET if name in target]
     versions = target.get("versions")

@@ -242,9 +242,18 @@ def _usable(described: Described, frameworks: Mapping[str, Framework]) -> tuple[
     able = [one for one in frameworks.values() if one.format == described.format]
     if not able:
         raise MlbenchError(f"no registered framework loads {described.format} models")
-    installed = [one for one in able if importlib.util.find_spec(one.module) is not None]
+    installed = [one for one in able if _is_installed(one)]
     chosen = installed or able
     return tuple(sorted(one.name for one in chosen)), "" if installed else able[0].install
+
+
+def _is_installed(framework: Framework) -> bool:
+    """Tell whether a framework is there; two builds of one share a module, and only their packages differ."""
+    from pytest_mlbench.registry import version
+
+    if importlib.util.find_spec(framework.module) is None:
+        return False
+    return not framework.distributions or bool(version(framework))
 
 
 def _batch(inputs: Sequence[Tensor]) -> int:

@@ -13,20 +13,21 @@ from typing import Any
 import pytest
 
 from pytest_mlbench import near, suitefile
-from pytest_mlbench.errors import SuiteError
+from pytest_mlbench.errors import MlbenchError, SuiteError
 from pytest_mlbench.expected import Deviation
 from pytest_mlbench.gate import Gate
 from pytest_mlbench.metrics.catalogue import METRICS
 from pytest_mlbench.options import Options
+from pytest_mlbench.quarantine import Quarantine
 from pytest_mlbench.record import Record
 from pytest_mlbench.registry import Registry, names
 from pytest_mlbench.reporters import progress as progress_reporter
 from pytest_mlbench.spec import SuiteSpec
 from pytest_mlbench.stores import runfile
-from pytest_mlbench.tables import Known
+from pytest_mlbench.tables import Known, Traits
 from pytest_mlbench.waivers import Waivers
 
-_BUILT_IN_METRICS = 5
+_BUILT_IN_METRICS = 6
 
 
 class MlbenchSession:
@@ -35,7 +36,7 @@ class MlbenchSession:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.options = Options.from_config(config)
-        self.registry = Registry()
+        self.registry = Registry(self.options.lab, config.rootpath)
         self.worker: Mapping[str, Any] | None = getattr(config, "workerinput", None)
         self.run_file = self._run_file()
         self.deviations: tuple[Deviation, ...] | None = None  # from the expected set; None: there is none
@@ -46,6 +47,7 @@ class MlbenchSession:
         self._python_suites: dict[Path, SuiteSpec] = {}
         self._benchmarks: dict[tuple[Path, str], str] = {}
         self._check_pythons()
+        self._check_lab()
         self._terminal = None if self.worker is not None else progress_reporter.terminal()
 
     @cached_property
@@ -69,11 +71,28 @@ class MlbenchSession:
         """Return the names suites may use in this session."""
         return Known(
             frameworks=self.registry.frameworks,
-            devices=names("devices"),
+            devices=self.registry.devices,
             scenarios=names("scenarios"),
             metrics={name: unit for name, (unit, _) in METRICS.items()},
             vendor_metrics=len(names("metrics")) > _BUILT_IN_METRICS,
+            device_types=self.registry.device_types,
+            numbered=tuple(self.registry.numbered),
+            lab=self.registry.lab,
+            traits=self._traits,
         )
+
+    def _traits(self, device: str) -> Traits:
+        """Return a device's traits; one that cannot be made fails when its case is run, and says why."""
+        try:
+            found = self.registry.device(device)
+        except MlbenchError:
+            return Traits()
+        return Traits(tuple(getattr(found, "frameworks", ())), bool(getattr(found, "emulated", False)))
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        """Return the boards that nothing brought back in this session, by whichever worker."""
+        return Quarantine(runfile.parts_dir(self.run_file))
 
     def claim(self, suite: SuiteSpec) -> None:
         """Refuse a second suite of the same name: case ids would collide in records and history."""
@@ -126,6 +145,13 @@ class MlbenchSession:
                 raise pytest.UsageError(
                     f"{given}: there is no interpreter of that path; make its environment, or correct the path"
                 )
+
+    def _check_lab(self) -> None:
+        """Refuse a lab file that is wrong before anything is collected, whether or not a suite names its devices."""
+        try:
+            _ = self.registry.lab
+        except MlbenchError as error:
+            raise pytest.UsageError(f"{self.options.lab_from}: {error}") from None
 
     def _run_file(self) -> Path:
         if self.worker is not None and "mlbench_run_file" in self.worker:

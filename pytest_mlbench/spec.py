@@ -209,3 +209,4 @@ class SuiteSpec:
     models: Mapping[str, ModelSpec]
     datasets: Mapping[str, DatasetSpec]
     benchmarks: tuple[BenchmarkSpec, ...]
+    offered: Mapping[str, str] = field(default_factory=dict)  # devices of packages: name -> what installs it

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from pytest_mlbench.tables import (
     as_known,
     as_name,
     as_sha256,
+    as_text,
     as_word,
     shown,
 )
@@ -81,7 +83,7 @@ def suite_from_tables(tables: Mapping[str, Any], path: Path, known: Known) -> Su
     """
     path = path.absolute()
     place = Place(path)
-    table = Table(tables, place, ("mlbench", "name", "model", "dataset", "benchmark"))
+    table = Table(tables, place, ("mlbench", "name", "model", "dataset", "device", "benchmark"))
     schema = as_integer(*table.need("mlbench", f"mlbench = {SCHEMA}"))
     if schema != SCHEMA:
         raise place.at("mlbench").error(f"suite schema {schema} is not known; this version reads {SCHEMA}")
@@ -95,14 +97,15 @@ def suite_from_tables(tables: Mapping[str, Any], path: Path, known: Known) -> Su
             raise there.at("name").error(f'model "{model.name}" is given twice')
         models[model.name] = model
     datasets = {key: read_dataset(key, item, there, known) for key, item, there in table.table("dataset")}
-    scope = Scope(known, models, datasets)
+    offered = {key: _install(key, item, there) for key, item, there in table.table("device")}
+    scope = Scope(replace(known, offered=offered), models, datasets)
     benchmarks: dict[str, BenchmarkSpec] = {}
     for item, there in _tables(table, "benchmark"):
         benchmark = read_benchmark(item, there, scope)
         if benchmark.name in benchmarks:
             raise there.at("name").error(f'benchmark "{benchmark.name}" is given twice')
         benchmarks[benchmark.name] = benchmark
-    return SuiteSpec(as_name(name, at), path, models, datasets, tuple(benchmarks.values()))
+    return SuiteSpec(as_name(name, at), path, models, datasets, tuple(benchmarks.values()), offered)
 
 
 def benchmark_from_table(
@@ -116,7 +119,8 @@ def benchmark_from_table(
     place = Place(suite.path, name) if place is None else place
     if "name" in table:
         raise place.at("name").error("unknown key; the name of the test is the name of the benchmark")
-    return read_benchmark({"name": name, **table}, place, Scope(known, suite.models, suite.datasets))
+    scope = Scope(replace(known, offered=suite.offered), suite.models, suite.datasets)
+    return read_benchmark({"name": name, **table}, place, scope)
 
 
 def _with_line(message: str, text: str) -> str:
@@ -134,6 +138,12 @@ def _tables(table: Table, key: str) -> list[tuple[object, Place]]:
     return [] if value is None else as_items(value, place, "tables")
 
 
+def _install(name: str, value: object, place: Place) -> str:
+    """Return what installs a device that a package adds: without it, its cases are skipped and say so."""
+    as_word(name, place)
+    return as_text(*Table(value, place, ("install",)).need("install", 'install = "pip install acme-boards"'))
+
+
 def _model(value: object, place: Place, known: Known) -> ModelSpec:
     table = Table(value, place, ("name", "task", "files", "quantize", "sha256", "build", "seed"))
     name = as_word(*table.need("name", 'name = "digits_cnn"'))
@@ -143,7 +153,8 @@ def _model(value: object, place: Place, known: Known) -> ModelSpec:
             as_known(key, at, "format", known.formats)
         files[key] = {_precision(word, there): as_inside(path, there) for word, path, there in Table(item, at)}
     build = table.function("build", None)
-    if build is None and not any(files.values()):
+    in_board = any(one.on_board and one.format in files for one in known.frameworks.values())  # needs no image
+    if build is None and not any(files.values()) and not in_board:
         raise place.error('has neither "files" nor "build"; write for example: files.onnx = { fp32 = "models/m.onnx" }')
     onnx = files.get("onnx", {})
     if build is not None and "fp32" in onnx:

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pytest_mlbench.devices.api import numbered_word
 from pytest_mlbench.frameworks.api import Framework, Option
+from pytest_mlbench.lab import unknown_device
 from pytest_mlbench.near import unknown
 from pytest_mlbench.spec import BenchmarkSpec, FrameworkSpec, ScenarioSpec
 from pytest_mlbench.suitefile_settings import SETTINGS, Scope, merge_scenario, read_scenarios, read_settings
@@ -44,7 +46,7 @@ def read_benchmark(value: object, place: Place, scope: Scope) -> BenchmarkSpec:
         model=_axis(table, "model", _one_of("model", scope.models), 'model = ["digits_cnn"]'),
         framework=_frameworks(table, known),
         precision=_axis(table, "precision", _one_of("precision", PRECISIONS), 'precision = ["fp32"]'),
-        device=_axis(table, "device", _one_of("device", known.devices)) or ("cpu",),
+        device=_axis(table, "device", lambda value, at: _device(value, at, known)) or ("cpu",),
         batch=_axis(table, "batch", _counted) or (1,),
         threads=_axis(table, "threads", _counted),
         scenario=read_scenarios(table, known),
@@ -205,6 +207,15 @@ def _one_of(what: str, words: Collection[str]) -> Callable[[object, Place], str]
     return lambda value, place: as_word(as_known(value, place, what, words), place)
 
 
+def _device(value: object, place: Place, known: Known) -> str:
+    if isinstance(value, str) and numbered_word(value.replace(":", "."), known.numbered) and ":" in value:
+        raise place.error(f'write "{value.replace(":", ".")}": a case id holds no ":"')
+    text = as_word(value, place)
+    if not known.has_device(text) and text not in known.offered:
+        raise place.error(unknown_device(text, known.devices, known.device_types, known.lab))
+    return text
+
+
 def _counted(value: object, place: Place) -> int:
     return as_integer(value, place, least=1)
 
@@ -230,8 +241,10 @@ def _include(value: object, place: Place, benchmark: BenchmarkSpec, scope: Scope
             kinds = {one.kind: one for one in reversed(benchmark.scenario)}  # the first of a kind
             kind = as_known(item, at, "scenario", known.scenarios)
             extra[axis] = kinds.get(kind, ScenarioSpec(kind=kind))
+        elif axis == "device":
+            extra[axis] = _device(item, at, known)
         else:
-            words = {"model": scope.models, "precision": PRECISIONS, "device": known.devices}[axis]
+            words = {"model": scope.models, "precision": PRECISIONS}[axis]
             extra[axis] = as_word(as_known(item, at, axis, words), at)
     return extra
 

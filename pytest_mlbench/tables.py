@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from pytest_mlbench.devices.api import numbered_word
 from pytest_mlbench.errors import AssetError, SuiteError
 from pytest_mlbench.frameworks.api import Framework
+from pytest_mlbench.lab import Lab
 from pytest_mlbench.near import nearest, unknown
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16", "int16", "int8", "int4")
@@ -26,6 +28,19 @@ _WORD = re.compile(r"[A-Za-z0-9_.]+")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the cases of a device depend on before it is used."""
+
+    frameworks: tuple[str, ...] = ()  # those it takes; () for any that runs Python
+    emulated: bool = False
+
+
+def plain_traits(device: str) -> Traits:
+    """Return the traits of a device that takes any framework."""
+    return Traits()
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,15 @@ class Known:
     scenarios: Collection[str]
     metrics: Mapping[str, str | None]
     vendor_metrics: bool = False
+    device_types: Collection[str] = ()
+    numbered: Collection[str] = ()  # those whose devices have no names of their own: cuda is for cuda.0, cuda.1, ...
+    lab: Lab = field(default_factory=Lab)  # for the message about a device that is not known
+    traits: Callable[[str], Traits] = plain_traits  # of a device by its name
+    offered: Mapping[str, str] = field(default_factory=dict)  # a suite's `device` tables: name -> what installs it
+
+    def has_device(self, word: str) -> bool:
+        """Tell whether a suite may write `word` in `device`."""
+        return word in self.devices or numbered_word(word, self.numbered) is not None
 
     @property
     def formats(self) -> tuple[str, ...]:

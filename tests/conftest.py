@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -88,6 +91,30 @@ def postgres_database(postgres: str) -> Iterator[str]:
     yield make_url(postgres).set(database=name).render_as_string(hide_password=False)
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def ssh_server(tmp_path: Path) -> Iterator[Any]:
+    """Return a real sshd on this machine's loopback (ssh_server.Server), as a board; ended with the test."""
+    module = beside_tests("ssh_server")
+    missing = module.missing()
+    if missing is not None:
+        if os.environ.get("MLBENCH_REQUIRE_ALL") == "1":
+            pytest.fail(f"{missing}; MLBENCH_REQUIRE_ALL=1 demands it", pytrace=False)
+        pytest.skip(missing)
+    with module.server(tmp_path / "sshd") as server:
+        yield server
+
+
+def beside_tests(name: str) -> ModuleType:
+    """Return a module that stands beside this file."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -90,6 +90,24 @@ def check_shares(summary: Summary, limits: Mapping[str, Limit]) -> list[CheckRes
     return [_check_share(summary, name, limit) for name, limit in limits.items()]
 
 
+def check_device(summary: Summary, device: str, places: Sequence[str]) -> CheckResult:
+    """Fail when a computing node ran elsewhere than in one of `places`, the words for `device` in a placement."""
+    shares: Mapping[str, float] = summary["where"]
+    facts: dict[str, Any] = {"device": device, "shares": dict(shares)}
+    if not shares:
+        why = summary.get("reason") or "the framework reported no nodes"
+        return CheckResult("placement.device", "invalid", f"nothing proves that {device} computed ({why})", facts)
+    elsewhere = {name: share for name, share in shares.items() if name not in places}
+    if not elsewhere:
+        return CheckResult("placement.device", "pass", f"every computing node ran on {device}", facts)
+    nodes = [node for name in elsewhere for node in _named(summary, "where").get(name, [])][:SHOWN_NODES]
+    message = (
+        f"labelled {device} but computing nodes ran elsewhere ({_listed(elsewhere)}): {', '.join(nodes)}; use "
+        'operators that it has, or accept it with expect.placement = { cpu = "<= ..." }'
+    )
+    return CheckResult("placement.device", "fail", message, facts)
+
+
 def _judge(summary: Summary, axis: str, acknowledged: str | None) -> tuple[Any, str]:
     ran, label = executed(summary), executed_label(summary)
     if acknowledged is not None:

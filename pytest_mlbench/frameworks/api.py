@@ -30,3 +30,5 @@ class Framework:
     options: Mapping[str, Option] = field(default_factory=dict)
     compiles: bool = False  # the adapter has prepare(), whose artefact is cached by hash
     shipped: tuple[str, ...] = ()  # further importable modules the adapter needs on the target
+    converts: tuple[str, ...] = ()  # precisions its adapter makes of the fp32 file while it loads (option `convert`)
+    on_board: bool = False  # it drives a board that its device is connected to, and runs on no other device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_mlbench.metrics.api import Measurement
 from pytest_mlbench.metrics.catalogue import absent, found
-from pytest_mlbench.metrics.latency import missing_samples
+from pytest_mlbench.metrics.latency import not_latency
 from pytest_mlbench.record import Metric
 
 NAME = "cost_usd.per_inference"
@@ -18,7 +18,7 @@ def measure(m: Measurement) -> list[Metric]:
     price = m.case.benchmark.price
     if price is None:
         return []
-    reason = missing_samples(m.samples)
+    reason = not_latency(m)
     if m.samples is None or reason:
         return [absent(NAME, reason, origin="derived")]
     seconds = float(m.samples.call_ns.mean()) / m.samples.batch / 1e9

@@ -23,13 +23,25 @@ def measure(m: Measurement) -> list[Metric]:
     min, mean and p50 come from all samples; p90, p99 and their upper bounds only from one-call readings,
     because a sample of several calls averages the tail away.
     """
-    unmeasured = missing_samples(m.samples)
+    unmeasured = not_latency(m)
     if m.samples is None or unmeasured:
         return _all_absent(unmeasured)
     if m.case.scenario.kind == "offline":
         reason = "an offline run has no latency of its own; its figure is throughput"
         return [*(absent(name, reason) for name in _latency_names()), throughput(m.samples)]
     return [*_centre(m.samples), *_tails(m.samples), throughput(m.samples)]
+
+
+def not_latency(m: Measurement) -> str:
+    """Return why the readings give no time of hardware, "" when they do."""
+    if m.facts.get("emulated"):
+        return "emulated: instructions are counted, not the cycles of hardware; emulated.time has them"
+    return untimed(m)
+
+
+def untimed(m: Measurement) -> str:
+    """Return why there are no readings to go by, "" when there are."""
+    return str(m.facts.get("untimed") or "") or missing_samples(m.samples)
 
 
 def missing_samples(samples: Samples | None) -> str:

@@ -13,15 +13,30 @@ _WHAT = {
 
 
 def measure(m: Measurement) -> list[Metric]:
-    """Return memory.loaded and memory.peak (bytes above the baseline before loading), and model.size."""
-    metrics = [_above_baseline(m, name) for name in _WHAT]
+    """Return memory.loaded and memory.peak (bytes above the baseline before loading), and model.size.
+
+    On a device with memory of its own also memory.device_peak.
+    """
+    metrics = [*(_above_baseline(m, name) for name in _WHAT), *_of_device(m)]
     if m.model_bytes is None:
-        return [*metrics, absent("model.size", "the size of the model's files is not known")]
+        return [*metrics, absent("model.size", "no file was loaded: the board has the model already")]
     return [*metrics, found("model.size", m.model_bytes, note="size of the model's files on disk")]
+
+
+def _of_device(m: Measurement) -> list[Metric]:
+    told = m.facts.get("device_memory")
+    if told is None:
+        return []
+    if told.get("peak_bytes") is None:
+        reason = "neither the framework nor NVML tells what the process holds there (in a container NVML may not)"
+        return [absent("memory.device_peak", reason)]
+    return [found("memory.device_peak", told["peak_bytes"], n=1, note=str(told.get("source", "")))]
 
 
 def _above_baseline(m: Measurement, name: str) -> Metric:
     key, words = _WHAT[name]
+    if m.facts.get("on_board"):
+        return absent(name, "the model is in a board, whose memory nobody here can read")
     lacking = [each for each in ("baseline_bytes", key) if m.memory.get(each) is None]
     if lacking:
         return absent(name, f"the platform reported no {' and no '.join(lacking)}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pytest_mlbench.metrics.api import Measurement
-from pytest_mlbench.metrics.catalogue import absent, found
-from pytest_mlbench.metrics.latency import clock_note, missing_samples
+from pytest_mlbench.metrics.catalogue import METRICS, absent, found
+from pytest_mlbench.metrics.latency import clock_note, not_latency
 from pytest_mlbench.record import Metric
 from pytest_mlbench.stats.early_stopping import percentile
 
@@ -19,7 +19,9 @@ def measure(m: Measurement) -> list[Metric]:
     """
     metrics = [_stage(m, name) for name in STAGES]
     metrics += [
-        Metric(f"stage.{name}", float(value), "ns", "lower", n=1)
+        found(f"stage.{name}", value, n=1)
+        if f"stage.{name}" in METRICS
+        else Metric(f"stage.{name}", float(value), "ns", "lower", n=1)
         for name, value in m.stages_ns.items()
         if name not in STAGES
     ]
@@ -33,7 +35,7 @@ def _stage(m: Measurement, name: str) -> Metric:
 
 
 def _steady(m: Measurement) -> Metric:
-    reason = missing_samples(m.samples)
+    reason = not_latency(m)
     if m.samples is None or reason:
         return absent("stage.steady", reason)
     note = f"median call; {clock_note(m.samples)}"

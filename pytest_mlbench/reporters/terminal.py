@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def _table(records: Sequence[Record]) -> list[str]:
             record.case.split("/", 1)[1],
             _precision(record),
             _outcome(record),
-            _cell(values.get("latency.p50")),
+            _time(values),
             _spread(values.get("latency.p50")),
             _cell(values.get("latency.p99")),
             _cell(values.get("throughput")),
@@ -103,6 +103,12 @@ def _precision(record: Record) -> str:
 
 def _cell(metric: Metric | None) -> str:
     return "-" if metric is None or metric.value is None else plain(metric.value, metric.unit)
+
+
+def _time(values: Mapping[str, Metric]) -> str:
+    """Return the median call; an emulated board's says that it is none of hardware."""
+    emulated = values.get("emulated.time")
+    return _cell(values.get("latency.p50")) if emulated is None else f"{_cell(emulated)} (emulated)"
 
 
 def _share(metric: Metric | None) -> str:
@@ -137,7 +143,7 @@ def _skips(records: Iterable[Record]) -> list[str]:
 
 
 def _slowest(records: Iterable[Record]) -> list[str]:
-    parts = {"prepare", "start", "import", "load", "first"}
+    parts = {"prepare", "start", "import", "flash", "connect", "load", "first"}
     stages = [(ns, name, r.case) for r in records for name, ns in r.stages_ns.items() if name in parts]
     worst = sorted(stages, reverse=True)[:_STAGES_SHOWN]
     if not worst:

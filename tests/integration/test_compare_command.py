@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone  # times what it runs
+
 PREPARE = """
 import time
 

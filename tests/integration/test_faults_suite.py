@@ -31,7 +31,7 @@ FAULTS = {
     "unknown_device": (
         "precision = [",
         'device = ["cpx"]\nprecision = [',
-        r'benchmark\[0\]\.device\[0\]: unknown device "cpx"; did you mean "cpu"\? Known devices: cpu',
+        r'benchmark\[0\]\.device\[0\]: unknown device "cpx"; did you mean "cpu"\? Known devices: (\w.*, )?cpu',
     ),
     "unknown_choice": (
         '["faulty"]',

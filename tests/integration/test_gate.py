@@ -12,6 +12,8 @@ import pytest
 
 from pytest_mlbench import waivers
 
+pytestmark = pytest.mark.alone  # times what it runs
+
 METRICS = """
 from itertools import cycle
 from pathlib import Path

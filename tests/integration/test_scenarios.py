@@ -12,6 +12,8 @@ import pytest
 
 from pytest_mlbench.stores import runfile
 
+pytestmark = pytest.mark.alone  # times what it runs
+
 DIGITS = Path(__file__).parents[2] / "suites" / "digits"
 SUITE = """
 mlbench = 1

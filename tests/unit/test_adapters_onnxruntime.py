@@ -332,3 +332,119 @@ def test_specs_and_placement_are_plain_values(matmul):
     placement = session.placement()
     values = [vars(spec) for spec in session.inputs + session.outputs] + [vars(n) for n in placement.nodes]
     assert json.loads(json.dumps(values))
+
+
+# --- a CUDA device --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """Let the processor stand in for a GPU: ONNX Runtime binds and copies its own values there alike."""
+    monkeypatch.setattr(adapter, "select", lambda options: "cpu:0")
+    monkeypatch.setattr(adapter, "_on_processor", lambda place: False)
+
+
+def test_inputs_and_outputs_live_on_the_device(matmul, beside):
+    path, weight = matmul
+    session = adapter.load(path, {})
+    x = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    session.bind({"x": x})
+    session.invoke()
+    np.testing.assert_allclose(session.fetch()["y"], np.maximum(x @ weight, 0), rtol=1e-4, atol=1e-4)
+    session.bind({"x": np.ones((5, 64), np.float32)})
+    session.invoke()
+    assert session.fetch()["y"].shape == (5, 32), "another shape, another buffer"
+    session.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        session.invoke()
+
+
+def test_a_call_ends_when_the_device_is_done(matmul, beside):
+    session = adapter.load(matmul[0], {})
+    done = []
+
+    class Waiting:
+        def __init__(self, binding):
+            self._binding = binding
+
+        def __getattr__(self, name):
+            done.append(name)
+            return getattr(self._binding, name)
+
+    binding = session._binding
+    session._session = type("Runs", (), {"run_with_iobinding": lambda self, given: done.append("run")})()
+    session._binding = Waiting(binding)
+    session.bind({"x": np.ones((1, 64), np.float32)})
+    assert done[-1] == "synchronize_inputs"
+    session.invoke()
+    assert done[-2:] == ["run", "synchronize_outputs"]
+
+
+def test_providers_are_those_of_the_device():
+    assert adapter._providers({"provider": "tensorrt"}) == [("CPUExecutionProvider", {})]
+    cuda = ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})
+    rest = [cuda, ("CPUExecutionProvider", {})]
+    assert (
+        adapter._providers({"device": "cuda:0"}) == adapter._providers({"device": "cuda:0", "provider": "cuda"}) == rest
+    )
+    tensorrt = ("TensorrtExecutionProvider", {"device_id": "1"})
+    found = adapter._providers({"device": "cuda:1", "provider": "tensorrt"})
+    assert found[0] == tensorrt
+    assert found[1][1]["device_id"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("options", "lacking"),
+    [
+        ({"device": "cuda:0"}, "CUDAExecutionProvider"),
+        ({"device": "cuda:0", "provider": "tensorrt"}, "CUDAExecutionProvider and TensorrtExecutionProvider"),
+    ],
+)
+def test_a_build_without_the_provider_says_so(matmul, monkeypatch, options, lacking):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime is built for CUDA")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")
+    with pytest.raises(ImportError) as caught:
+        adapter.load(matmul[0], options)
+    assert str(caught.value) == f"onnxruntime {onnxruntime.__version__} was built without {lacking}"
+
+
+def test_a_provider_that_does_not_start_is_told_and_never_replaced_by_the_processor(matmul, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    whole = onnxruntime.InferenceSession
+
+    def falls_back(path, settings, providers):
+        return whole(path, settings, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
+    with pytest.raises(ImportError) as caught:
+        adapter.load(matmul[0], {"device": "cuda:0"})
+    assert str(caught.value) == (
+        f"onnxruntime {onnxruntime.__version__} could not start CUDAExecutionProvider: libraries of CUDA, cuDNN or "
+        "TensorRT lack"
+    )
+
+
+def test_the_profile_of_a_gpu_is_read():
+    def event(name, op, provider, kind="float"):
+        arguments = {"op_name": op, "provider": f"{provider}ExecutionProvider", "input_type_shape": [{kind: [1]}]}
+        return {"cat": "Node", "name": f"{name}_kernel_time", "args": {**arguments, "node_index": name}}
+
+    events = [
+        event("conv", "Conv", "CUDA", "float16"),
+        event("copy", "MemcpyFromHost", "CUDA"),
+        event("part", "TRTKernel_graph_main_1_0", "Tensorrt"),
+        event("left", "Gemm", "CPU"),
+    ]
+    assert [(node.name, node.where, node.precision, node.compute) for node in adapter._nodes(events)] == [
+        ("conv", "cuda", "fp16", True),
+        ("copy", "cuda", "fp32", False),
+        ("part", "tensorrt", "unknown", True),
+        ("left", "cpu", "fp32", True),
+    ]

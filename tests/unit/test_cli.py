@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -33,6 +34,16 @@ def test_an_error_is_one_message_and_exit_code_2(capsys, tmp_path):
     assert printed.err.startswith("mlbench: ")
     assert "net.onnx does not exist" in printed.err
     assert "Traceback" not in printed.err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    first, then = os.pipe()
+    os.close(first)  # nobody reads
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_mlbench", "devices"], stdout=then, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(then)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_it_runs_as_a_module_and_imports_no_framework():

@@ -70,6 +70,16 @@ def test_a_screen_that_looks_worse_or_better_does_not(question):
     assert not is_settled(question, rounds(CALM, BETTER[question.direction]))
 
 
+def test_a_board_may_take_the_same_time_in_every_round():
+    same = Pairs((100.0,) * 6, (110.0,) * 6)
+    asked = Question("latency.p50", "ns", "lower", Regression(0.03), 0.05, 0.03, 10)
+    assert "the clock is too coarse" in compare.trouble(asked, same)
+    by_board = replace(asked, by_board=True)
+    assert compare.trouble(by_board, same) == ""
+    found = compare.decide(by_board, same, Pairs((100.0,) * 10, (110.0,) * 10))
+    assert (found.verdict, found.change) == ("regressed", pytest.approx(0.1))
+
+
 def test_one_round_in_six_may_stand_against_a_suspicion():
     slower = (1.012, 1.008, 1.01, 1.006, 1.011)
     question = asked(margin=0.0)

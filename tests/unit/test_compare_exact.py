@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pytest_mlbench.compare_exact import accuracy, exact, outputs_differ
+from pytest_mlbench.compare_exact import accuracy, exact, outputs_differ, ticks
 from pytest_mlbench.record import Metric
 from pytest_mlbench.spec import Regression
 from pytest_mlbench.stats import mcnemar
@@ -284,3 +284,31 @@ def test_each_output_is_told_in_the_candidates_order():
     assert outputs_differ(here, there) == (
         "y differs for 1 of 2 samples, by at most 0.25; x has shape [2, 2], the base's [2, 3]"
     )
+
+
+# --- the time of an emulated board --------------------------------------------------------------------------
+
+
+def emulated(value, off=2000.0):
+    return Metric("emulated.time", value, "ns", "lower", interval=(value - off, value + off))
+
+
+@pytest.mark.parametrize(
+    ("base", "candidate", "verdict"),
+    [
+        (275_271_000, 275_271_000, "pass"),
+        (275_271_000, 275_273_000, "pass"),  # two ticks
+        (275_271_000, 275_269_000, "pass"),
+        (275_271_000, 275_274_000, "regressed"),  # three: instructions do not jitter
+        (275_271_000, 275_268_000, "improved"),
+    ],
+)
+def test_an_emulated_time_is_exact_but_for_two_ticks(base, candidate, verdict):
+    made = exact(emulated(candidate), base, candidate, Regression(0.0))
+    assert (made.method, made.verdict) == ("exact", verdict)
+    assert ("within the ticks of its clock" in made.reason) == (0 < abs(base - candidate) <= 2000)
+
+
+def test_ticks_are_none_of_another_metrics():
+    assert ticks(Metric("model.size", 5, "bytes", "lower", interval=(1.0, 9.0))) == 0.0
+    assert ticks(emulated(10_000.0)) == 2000.0

@@ -242,6 +242,36 @@ def test_facts_of_another_tool_s_file_are_named_as_it_names_them():
     assert reason.startswith("base and candidate are not alike: target.cpu_model_name is B and A. ")
 
 
+@pytest.mark.parametrize(
+    ("fact", "told"),
+    [
+        ({"clock_resolution_ns": 1}, "target.clock_resolution_ns is 1000 and 1"),
+        ({"board": "nucleo-h7a3zi"}, "target.board is nucleo-l4r5zi and nucleo-h7a3zi"),
+        ({"usb_serial": "B2"}, "target.usb_serial is A1 and B2"),
+        ({"icount_shift": 5}, "target.icount_shift is unknown and 5"),
+    ],
+)
+def test_boards_that_differ_are_told_by_what_identifies_them_and_not_by_their_port(fact, told):
+    board = {
+        **{"device": "m4", "board": "nucleo-l4r5zi", "usb_serial": "A1", "clock": "m-lap of the board"},
+        **{"clock_resolution_ns": 1000, "emulated": False, "versions": {}, "recovered": [], "agent": {"pid": 7}},
+    }
+    theirs = record(target={**board, "firmware": {"port": "/dev/ttyACM0"}})
+    ours = record(
+        fingerprint="g",
+        target={**board, "firmware": {"port": "/dev/ttyACM9"}, "agent": {"pid": 8}, "recovered": [{}], **fact},
+    )
+    reason = only(compared([run("old", theirs)], [run("new", ours)])).reason
+    assert reason.startswith(f"base and candidate are not alike: {told}. ")
+
+
+def test_gpus_that_differ_are_told():
+    gpu = {**TARGET, "gpu_name": "A100", "gpu_driver": "570"}
+    ours = record(fingerprint="g", target={**gpu, "gpu_name": "H200"})
+    reason = only(compared([run("old", record(target=gpu))], [run("new", ours)])).reason
+    assert reason.startswith("base and candidate are not alike: target.gpu_name is A100 and H200. ")
+
+
 def test_runs_of_one_side_must_be_alike():
     new = [run("new1", record()), run("new2", record(fingerprint="g", target={**TARGET, "node": "field"}), hour=2)]
     found = compared([run("old", record())], new)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_mlbench import deploy, lease
+from pytest_mlbench import deploy, lease, loading
 from pytest_mlbench.deploy import Agent, agent_sources, target_module
 from pytest_mlbench.devices.cpu import Cpu
-from pytest_mlbench.errors import AgentLost, StageError, SuiteError, Unavailable
+from pytest_mlbench.errors import AgentLost, StageError, SuiteError
 from pytest_mlbench.frameworks import litert, onnxruntime, openvino, tvm
 from pytest_mlbench.frameworks.api import Framework
 
@@ -65,7 +65,7 @@ def gone(pid, within_s=2.0):
 
 
 def load(agent, tmp_path, framework=FAULTY, **options):
-    return deploy.load(agent, framework, str(tmp_path / "model.json"), {**OPTIONS, **options}, 20.0)
+    return loading.load(agent, framework, str(tmp_path / "model.json"), {**OPTIONS, **options}, 20.0)
 
 
 # --- what travels -------------------------------------------------------------------------------------------
@@ -260,14 +260,6 @@ def test_what_a_verb_raises_is_told_with_its_stage_and_traceback(start, tmp_path
     assert load(agent, tmp_path).versions["faulty"] == "1.0"  # and the agent goes on
 
 
-def test_a_module_that_is_missing_there_is_unavailable_with_the_install_line(start, tmp_path):
-    agent = start()
-    with pytest.raises(Unavailable, match="No module named 'mlbench_faulty_engine': pip install mlbench-faulty"):
-        load(agent, tmp_path, fault="no_module")
-    with pytest.raises(Unavailable, match="No module named 'no_such_framework': pip install mlbench-faulty"):
-        load(agent, tmp_path, replace(FAULTY, module="no_such_framework"))
-
-
 def test_what_the_agent_refuses_is_the_suites_error(shared):
     with pytest.raises(SuiteError, match="no model is loaded"):
         shared.call("inputs", "fit", 5.0, batch=1, boundary="invoke", seed=0)
@@ -294,7 +286,7 @@ def test_how_an_agent_died(start, tmp_path, fault):
     agent = start()
     deadline = 0.3 if fault.startswith("hang") else 20.0
     with pytest.raises(AgentLost, match=DEATHS[fault]) as caught:
-        deploy.load(agent, FAULTY, str(tmp_path / "model.json"), {**OPTIONS, "fault": fault}, deadline)
+        loading.load(agent, FAULTY, str(tmp_path / "model.json"), {**OPTIONS, "fault": fault}, deadline)
     assert caught.value.stage == "load"
     assert PRINTED.get(fault, "") in caught.value.detail
     with pytest.raises(AgentLost):  # and so is each later call, at once
@@ -308,7 +300,7 @@ def test_an_agent_whose_own_watchdog_is_stopped_is_ended_from_outside(start, tmp
     monkeypatch.setattr(deploy, "GRACE_S", 0.2)
     agent = start()
     with pytest.raises(AgentLost, match=r"no answer within 0.1 s"):
-        deploy.load(agent, FAULTY, str(tmp_path / "model.json"), {**OPTIONS, "fault": "stop"}, 0.1)
+        loading.load(agent, FAULTY, str(tmp_path / "model.json"), {**OPTIONS, "fault": "stop"}, 0.1)
     agent.__exit__(None, None, None)
     assert gone(agent.hello["pid"])
 
@@ -319,8 +311,3 @@ def test_a_deadline_is_each_verbs_own(start):
         agent.call("measure", "counters", 0.4)
     time.sleep(0.5)  # between verbs no deadline runs
     assert agent.call("measure", "counters", 0.4)["used"]
-
-
-def test_names_are_for_people():
-    specs = [{"name": "image", "dtype": "float32", "shape": (-1, 8)}, {"name": "n", "dtype": "int64", "shape": ()}]
-    assert deploy.names(specs) == "image float32 [-1, 8], n int64 []"

@@ -2,8 +2,8 @@
 
 Code blocks are told apart by the words behind the language: `toml` alone is a whole suite, `toml model`,
 `toml dataset` and `toml benchmark` are the keys of one such table, `toml broken` is refused with the message in the
-block after it, `toml fragment` is other TOML; `python suite` is a whole Python suite, `python vendor:NAME` a module
-of a vendor's package.
+block after it, `toml lab` and `toml board` are checked by test_docs_lab.py, `toml fragment` is other TOML; `python
+suite` is a whole Python suite, `python vendor:NAME` a module of a vendor's package.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def of(language: str, *kinds: str) -> Any:
 
 def test_every_block_says_what_it_is():
     kinds = {
-        "toml": {"", "model", "dataset", "benchmark", "broken", "fragment"},
+        "toml": {"", "model", "dataset", "benchmark", "broken", "fragment", "lab", "board"},
         "text": {"", "error"},
         "console": {""},
     }
@@ -127,7 +127,8 @@ def test_keys_of_a_table_are_accepted(block, tmp_path):
     tables[block.kind] = {**(tables["benchmark"] if block.kind == "benchmark" else {}), **written}
     if block.kind == "model":
         files = written.get("files", {"onnx": {"fp32": ""}})
-        framework, precision = ("onnxruntime", "fp32") if "onnx" in files else ("litert", "int8")
+        loads = {"onnx": ("onnxruntime", "fp32"), "tflite": ("litert", "int8"), "torch": ("torch", "bf16")}
+        framework, precision = next(pair for form, pair in loads.items() if form in files)
         tables["benchmark"] |= {"model": [written["name"]], "framework": [framework], "precision": [precision]}
     suite = {"mlbench": 1, "model": [tables["model"]], "dataset": {"d": tables["dataset"]}}
     suite["benchmark"] = [tables["benchmark"]]
@@ -230,6 +231,8 @@ expect = { acme.samples = "== 32", equivalence = { fp32 = { rtol = 1e-4, atol = 
     done = run_pytest(tmp_path, "--mlbench", "-q", "bench_sample.toml", path=package)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
+    done = run_pytest(tmp_path, "-q", "vendor/test_acme.py", path=package)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- links ------------------------------------------------------------------------------------------------

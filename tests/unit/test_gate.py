@@ -73,3 +73,8 @@ def test_what_the_suite_says_comes_first():
 def test_a_revision_that_differs_from_itself_does_so_in_either_role(verdict, direction, change, margin, expected):
     control = Comparison("m", "ns", direction, "rounds", verdict, change=change, margin=margin)
     assert differs(control) is expected
+
+
+def test_an_emulated_board_is_compared_by_its_instructions_exactly():
+    emulated = replace(case(task="classification", dataset="data"), emulated=True)
+    assert compared_metrics(emulated, 0.03) == {"emulated.time": Regression(0.0), "accuracy.top1": Regression(0.0)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pytest_mlbench.frameworks.api import Framework, Option
 from pytest_mlbench.matrix import expand
 from pytest_mlbench.spec import ScenarioSpec
 from pytest_mlbench.suitefile import Known, benchmark_from_table, suite_from_tables
+from pytest_mlbench.tables import Traits
 
 THREADS = {"threads": Option(int, "Threads.", minimum=1)}
 KNOWN = Known(
@@ -349,3 +351,43 @@ def test_ids_are_unique_and_hold_only_their_letters(precision, batch, threads, f
     assert len({case.id for case in cases}) == len(cases) == 4 * len(batch) * max(1, len(threads))
     for case in cases:
         assert set(case.param) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+# --- what a device takes ------------------------------------------------------------------------------------
+
+BOARDS = dataclasses.replace(
+    KNOWN,
+    frameworks={**KNOWN.frameworks, "firmware": Framework("firmware", "firmware", "a", "numpy", "", on_board=True)},
+    devices=["cpu", "m4"],
+    traits=lambda device: Traits(("firmware",), emulated=True) if device == "m4" else Traits(),
+)
+
+
+def on_boards(framework, precision=("fp32",), files=FILES):
+    benchmark = {**BASE, "framework": list(framework), "device": ["cpu", "m4"], "precision": list(precision)}
+    tables = {"mlbench": 1, "model": [{"name": "m", "files": files}], "benchmark": [benchmark]}
+    suite = suite_from_tables(tables, Path("/s/bench_x.toml"), BOARDS)
+    return {case.param: case for case in expand(suite, suite.benchmarks[0], BOARDS)}
+
+
+def test_a_board_takes_its_built_in_kernels_only_and_nothing_else_takes_those():
+    found = on_boards(["onnxruntime", "firmware"])
+    assert {param: case.skip for param, case in found.items()} == {
+        "m-onnxruntime-fp32-cpu": None,
+        "m-onnxruntime-fp32-m4": "m4 takes firmware only",
+        "m-firmware-fp32-cpu": "firmware is what a board has built in, and cpu is none",
+        "m-firmware-fp32-m4": None,
+    }
+
+
+def test_a_case_knows_that_its_device_is_emulated():
+    assert {case.device: case.emulated for case in on_boards(["firmware"]).values()} == {"cpu": False, "m4": True}
+
+
+def test_a_model_that_names_no_image_may_be_in_the_board_already():
+    assert on_boards(["firmware"])["m-firmware-fp32-m4"].skip is None
+
+
+def test_an_image_of_another_precision_is_none():
+    with pytest.raises(SuiteError, match=r'model "m" has no fp32 for firmware \(it has int8\)'):
+        on_boards(["firmware"], files={**FILES, "firmware": {"int8": "i.elf"}})

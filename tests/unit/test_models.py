@@ -6,7 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -274,3 +274,73 @@ def test_a_conversion_follows_its_source(suite):
     assert [set(each.stages_ns) for each in found] == [{"build", "convert"}, set(), {"build", "convert"}]
     assert found[0].path == found[1].path != found[2].path
     assert found[0].sources == {"nets:net": hashlib.sha256(nets.encode()).hexdigest()}
+
+
+# --- images of boards ---------------------------------------------------------------------------------------
+
+FIRMWARE = replace(PLAIN, name="firmware", format="firmware", on_board=True)
+
+
+@dataclass(frozen=True)
+class Board(Cpu):
+    board: str = "nucleo_l4"
+
+    def facts(self):
+        return {"board": self.board} if self.board else {}
+
+
+def image(suite, name="net.elf", content=b"image"):
+    (suite.parent / name).write_bytes(content)
+    return suite.parent / name
+
+
+def resolved(suite, path, device=None, **model):
+    files = {"firmware": {"fp32": path}} if path else {}
+    given = case(suite, files=files, **model)
+    return ModelMaker(given, FIRMWARE, device or Board(), perf_counter_ns, [str(suite.parent)]).resolve()
+
+
+def test_an_image_is_that_of_the_devices_board(suite):
+    image(suite, "net-nucleo_l4.elf", b"for L4"), image(suite, "net-nucleo_h7.elf", b"for H7")
+    template = suite.parent / "net-{board}.elf"
+    found = {board: resolved(suite, template, Board(board=board)) for board in ("nucleo_l4", "nucleo_h7")}
+    assert {board: one.path.read_bytes() for board, one in found.items()} == {
+        "nucleo_l4": b"for L4",
+        "nucleo_h7": b"for H7",
+    }
+    assert len({one.sha256 for one in found.values()}) == 2
+
+
+def test_a_board_that_the_suite_has_no_image_for(suite):
+    with pytest.raises(AssetError, match=r"net-nucleo_l4\.elf"):
+        resolved(suite, suite.parent / "net-{board}.elf")
+
+
+@pytest.mark.parametrize("board", ["", "../../etc/passwd", "a/b"])
+def test_a_device_whose_board_makes_no_path_is_refused(suite, board):
+    with pytest.raises(SuiteError, match="is for a board type, and the device cpu names none; give it a `board`"):
+        resolved(suite, suite.parent / "net-{board}.elf", Board(board=board))
+
+
+@pytest.mark.parametrize("name", ["net.elf.json", "net.json"])
+def test_the_sidecar_counts_as_part_of_the_image(suite, name):
+    path = image(suite)
+    alone = resolved(suite, path)
+    (suite.parent / name).write_text("{}", encoding="utf-8")
+    first = resolved(suite, path)
+    (suite.parent / name).write_text('{"model": "x"}', encoding="utf-8")
+    assert models.sidecar(path) == suite.parent / name
+    assert len({alone.sha256, first.sha256, resolved(suite, path).sha256}) == 3
+
+
+def test_an_images_digest_is_held(suite):
+    path = image(suite)
+    with pytest.raises(AssetError, match="sha256"):
+        resolved(suite, path, sha256={str(path): "0" * 64})
+
+
+def test_a_model_without_an_image_is_in_the_board_already(suite):
+    found = resolved(suite, None)
+    assert found.is_in_board
+    assert found.origin == "in the board already"
+    assert not resolved(suite, image(suite)).is_in_board

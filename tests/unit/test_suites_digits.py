@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +73,7 @@ def sums():
 
 def test_every_file_has_the_declared_hash():
     committed = {
-        path.relative_to(SUITE).as_posix() for folder in ("data", "models") for path in (SUITE / folder).iterdir()
+        path.relative_to(SUITE).as_posix() for folder in ("data", "models") for path in (SUITE / folder).glob("*.*")
     }
     assert set(sums()) == committed
     for name, digest in sums().items():
@@ -163,3 +166,31 @@ def test_the_int8_file_keeps_to_operators_a_microcontroller_has():
     runner = interpreter.Interpreter(str(path), experimental_op_resolver_type=resolver)
     operators = {operator["op_name"] for operator in runner._get_ops_details()}
     assert operators == {"CONV_2D", "MAX_POOL_2D", "FULLY_CONNECTED", "RESHAPE"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torch_and_onnx_are_the_same_network(onnx_logits, images):
+    torch = pytest.importorskip("torch")
+    program = torch.export.load(SUITE / "models" / "digits.pt2").module()
+    with torch.inference_mode():
+        logits = program(torch.from_numpy(images))["logits"].numpy()
+    np.testing.assert_allclose(logits, onnx_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_the_torch_archive_holds_no_path_of_who_made_it():
+    with zipfile.ZipFile(SUITE / "models" / "digits.pt2") as archive:
+        model = next(name for name in archive.namelist() if name.endswith("model.json"))
+        assert b"stack_trace" not in archive.read(model)
+
+
+def test_torch_makes_the_archive_again_byte_for_byte(tmp_path):
+    torch = pytest.importorskip("torch")
+    with zipfile.ZipFile(SUITE / "models" / "digits.pt2") as archive:
+        model = next(name for name in archive.namelist() if name.endswith("model.json"))
+        made_with = json.loads(archive.read(model))["torch_version"]
+    if torch.__version__ != made_with:
+        pytest.skip(f"the archive was made with torch {made_with}, this is {torch.__version__}")
+    command = [sys.executable, str(SUITE / "make_torch.py"), "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert (tmp_path / "models/digits.pt2").read_bytes() == (SUITE / "models/digits.pt2").read_bytes()
+    assert (tmp_path / "SHA256SUMS").read_text(encoding="ascii").split()[0] == sums()["models/digits.pt2"]

@@ -1,4 +1,4 @@
-"""The adapter of ONNX Runtime: a session with its inputs and outputs bound once, on the CPU provider."""
+"""The adapter of ONNX Runtime: a session with its inputs and outputs bound once, on the processor or a CUDA device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..api import Node, Placement, TensorSpec
 from .binding import check_inputs, precision
+from .cuda_device import select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +43,10 @@ _COMPUTE = _INTEGER | _PACKED - {"GatherBlockQuantized"} | {
     "GRU", "RNN", "Attention", "MultiHeadAttention", "GroupQueryAttention", "DecoderMaskedMultiHeadAttention",
     "MoE",
 }  # fmt: skip
+_ENGINE = "TRTKernel"  # begins the name of a part of the graph that TensorRT runs as one node
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
 
 
 def versions() -> dict[str, str]:
@@ -52,7 +57,10 @@ def versions() -> dict[str, str]:
 
 
 def load(path: str, options: Mapping[str, Any]) -> OnnxruntimeSession:
-    """Load an ONNX file; `options` are those of pytest_mlbench.frameworks.onnxruntime."""
+    """Load an ONNX file; `options` are those of pytest_mlbench.frameworks.onnxruntime, and `device` ("cuda:0").
+
+    Raises ImportError for a CUDA device when this build of ONNX Runtime has no provider for it or cannot start it.
+    """
     return OnnxruntimeSession(path, dict(options))
 
 
@@ -66,6 +74,9 @@ class OnnxruntimeSession:
     def __init__(self, path: str, options: dict[str, Any]) -> None:
         self._path = path
         self._options = options
+        word, _, place = select(options).partition(":")
+        self._place: tuple[str, int] = (word, int(place or 0))
+        self._on_cpu = _on_processor(self._place)
         self._session = _open(path, options)
         arguments, results = self._session.get_inputs(), self._session.get_outputs()
         self.inputs = [_spec(argument) for argument in arguments]
@@ -80,17 +91,28 @@ class OnnxruntimeSession:
         self._binding = self._session.io_binding()
         self._bind_outputs()
         # The framework's own call, with no frame of ours around it: this is what is timed.
-        self.invoke: Callable[[], None] = functools.partial(self._session.run_with_iobinding, self._binding)
+        run = functools.partial(self._session.run_with_iobinding, self._binding)
+        self.invoke: Callable[[], None] = run if self._on_cpu else self._run_and_wait
+
+    def _run_and_wait(self) -> None:
+        """Run, then wait for the device, also should a later ONNX Runtime return before it is done."""
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
 
     def bind(self, inputs: dict[str, np.ndarray[Any, Any]]) -> None:
-        """Bind the arrays where they lie; nothing is copied."""
+        """Bind the arrays where they lie; nothing is copied, except to a device."""
         shapes = {name: array.shape for name, array in inputs.items()}
         if shapes != self._shapes:
             check_inputs(self.inputs, inputs)
         for name, array in inputs.items():
-            self._binding.bind_cpu_input(name, array)
+            if self._on_cpu:
+                self._binding.bind_cpu_input(name, array)
+            else:
+                self._binding.bind_ortvalue_input(name, _copied(array, self._place))
         if self._shapes_vary or shapes != self._shapes:
             self._bind_outputs()
+        if not self._on_cpu:
+            self._binding.synchronize_inputs()  # the copies end before the clock of `invoke` starts
         self._shapes = shapes
         self._bound = inputs
 
@@ -98,7 +120,7 @@ class OnnxruntimeSession:
         """Let the next call allocate the outputs: those of an earlier call keep that call's shape."""
         self._binding.clear_binding_outputs()
         for spec in self.outputs:
-            self._binding.bind_output(spec.name, "cpu")
+            self._binding.bind_output(spec.name, *self._place)
 
     def fetch(self) -> dict[str, np.ndarray[Any, Any]]:
         """Copy the outputs of the last call."""
@@ -146,7 +168,37 @@ def _open(path: str, options: Mapping[str, Any], profile: str = "") -> Any:
     if profile:
         settings.enable_profiling = True
         settings.profile_file_prefix = profile
-    return onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    providers = _providers(options)
+    wanted = [name for name, _ in providers]
+    version = f"onnxruntime {onnxruntime.__version__}"
+    lacking = sorted(set(wanted) - set(onnxruntime.get_available_providers()))
+    if lacking:
+        raise ImportError(f"{version} was built without {' and '.join(lacking)}")
+    session = onnxruntime.InferenceSession(path, settings, providers=providers)
+    idle = sorted(set(wanted) - set(session.get_providers()))
+    if idle:  # it goes on without them, on the processor
+        raise ImportError(f"{version} could not start {' and '.join(idle)}: libraries of CUDA, cuDNN or TensorRT lack")
+    return session
+
+
+def _providers(options: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """Return the providers to ask, best first, with their options."""
+    word, _, place = str(options.get("device") or "cpu").partition(":")
+    if word == "cpu":
+        return [(_CPU, {})]
+    found = [(_CUDA, {"device_id": place, "use_tf32": "0"}), (_CPU, {})]
+    tensorrt = options.get("provider", "cuda") == "tensorrt"
+    return [(_TENSORRT, {"device_id": place}), *found] if tensorrt else found
+
+
+def _on_processor(place: tuple[str, int]) -> bool:
+    return place[0] == "cpu"
+
+
+def _copied(array: np.ndarray[Any, Any], place: tuple[str, int]) -> Any:
+    import onnxruntime
+
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array, *place)
 
 
 def _spec(argument: Any) -> TensorSpec:
@@ -168,7 +220,7 @@ def _nodes(events: list[dict[str, Any]]) -> tuple[Node, ...]:
         name = name[: -len("_kernel_time")]
         where = arguments["provider"].replace("ExecutionProvider", "").lower()
         key = (name, op, arguments.get("node_index", ""))
-        nodes[key] = Node(name, op, where, _kernel_precision(op, arguments), op in _COMPUTE)
+        nodes[key] = Node(name, op, where, _kernel_precision(op, arguments), op in _COMPUTE or op.startswith(_ENGINE))
     return tuple(nodes.values())
 
 
@@ -179,7 +231,7 @@ def _kernel_precision(op: str, arguments: Mapping[str, Any]) -> str:
     """
     if op in _INTEGER:
         return "int8"
-    if op in _PACKED:
+    if op in _PACKED or op.startswith(_ENGINE):
         return "unknown"
     types = arguments.get("input_type_shape") or arguments.get("output_type_shape")
     if not types:

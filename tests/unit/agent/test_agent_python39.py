@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_mlbench import agent, deploy, measure
+from pytest_mlbench import agent, deploy, loading, measure
 from pytest_mlbench.devices.cpu import Cpu
 from pytest_mlbench.frameworks.api import Framework
 
@@ -106,7 +106,7 @@ def test_the_scan_refuses_later_syntax():
 
 def test_nothing_but_the_standard_library_numpy_and_the_frameworks_is_imported():
     allowed = set(sys.stdlib_module_names) | {
-        "numpy", "onnxruntime", "onnx", "openvino", "tvm", "ai_edge_litert", "tflite_runtime", "mlbench_agent",
+        "numpy", "onnxruntime", "onnx", "openvino", "tvm", "ai_edge_litert", "tflite_runtime", "torch", "mlbench_agent",
     }  # fmt: skip
     for file in FILES:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -142,7 +142,7 @@ def test_an_agent_runs_on_python_3_9(tmp_path, monkeypatch):
         running.send_array("x", np.eye(2, dtype=np.float32), 10.0)
         running.call("inputs", "steps", 10.0, steps=[{"scale": 2.0}], mapping={})
         running.call("start", "baseline", 10.0)
-        deploy.load(running, plain, str(tmp_path / "model.json"), options, 10.0)
+        loading.load(running, plain, str(tmp_path / "model.json"), options, 10.0)
         running.call("inputs", "fit", 10.0, batch=1, boundary="end_to_end", seed=0)
         target = measure.AgentTarget(running, 10.0)
         warm = target.warm_up(0.0, 3)

@@ -46,4 +46,11 @@ def test_a_peak_below_the_baseline_is_not_believed(measurement) -> None:
 def test_an_unknown_model_size_is_null(measurement) -> None:
     metric = read(measurement)["model.size"]
     assert metric.value is None
-    assert "not known" in metric.reason
+    assert metric.reason == "no file was loaded: the board has the model already"
+
+
+def test_the_memory_of_a_board_is_not_that_of_its_agent(measurement) -> None:
+    memory_of = {"baseline_bytes": 1, "loaded_bytes": 2, "peak_bytes": 3}
+    metrics = {one.name: one for one in memory.measure(measurement(memory=memory_of, facts={"on_board": True}))}
+    assert metrics["memory.peak"].value is None
+    assert metrics["memory.peak"].reason == "the model is in a board, whose memory nobody here can read"
