@@ -15,6 +15,9 @@ wheel=$(ls "$root"/dist/*.whl)
 bin=$work/venv/bin
 "$bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
 "$bin/python" -m pip install --quiet --disable-pip-version-check "$wheel[all]"
+# A vendor's package, as its users install it: beside the wheel.
+cp -r fixtures/pytest-mlbench-qemu "$work/"
+"$bin/python" -m pip install --quiet --disable-pip-version-check "$work/pytest-mlbench-qemu"
 # From pyproject.toml alone, so that the sources stay out of this environment.
 cp pyproject.toml "$work/"
 (cd "$work" && "$bin/python" -m pip install --quiet --disable-pip-version-check --group test)
