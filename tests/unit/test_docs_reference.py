@@ -228,7 +228,8 @@ def test_fixtures_and_markers_are_listed():
 
 
 def test_entry_point_groups_are_listed():
-    listed = set(rows((DOCS / "how-to" / "vendor.md").read_text(encoding="utf-8")))
+    words = rows((DOCS / "how-to" / "vendor.md").read_text(encoding="utf-8"))
+    listed = {word for word in words if word.startswith("mlbench.")}
     assert listed == {f"mlbench.{group}" for group in ("frameworks", "metrics", "scenarios", "devices", "stores")}
     assert all(names(group.removeprefix("mlbench.")) for group in listed)
 
